@@ -4,11 +4,15 @@ Letters used in shapes: B images, P points, C classes, N side of the model frame
 L side at which the loss is taken, H and W height and width of the original image.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # tables and the command line use this module without loading torch
+    import torch
+    from torch import Tensor
 
 NOTHING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 """Labels of prompt points. The last two are the corners of a box."""
@@ -44,7 +48,7 @@ class Prompts:
     mask: Tensor | None = None
     """(B, 1, 4g, 4g) float32 logits of an earlier answer, or None."""
 
-    def to(self, device: torch.device | str) -> "Prompts":
+    def to(self, device: torch.device | str) -> Prompts:
         """Return the prompts with every tensor on `device`."""
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, points=self.points.to(device), labels=self.labels.to(device), mask=mask)
@@ -68,7 +72,7 @@ class Batch:
     """(B,) float32: share of each image in the loss of the optimizer step. The shares of all images of a
     step add up to 1 over all processes; an image that only keeps a process busy has share 0."""
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`."""
         return Batch(
             frame=self.frame.to(device),

@@ -67,3 +67,15 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def published_names(self) -> dict[str, str]:
         """Return for every tensor of this module's state dict its name in the published file."""
+
+    def hub_names(self) -> dict[str, str]:
+        """Return for every tensor of this module's state dict its name in the hub's file, or nothing."""
+        return {}
+
+    @abstractmethod
+    def fit_positions(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return `state` (this module's names) with position tables of the published size made for this one.
+
+        Every other tensor is returned as it is; at the published image size nothing changes. Raises
+        `WeightsError` for a position table that has not the published shape.
+        """
