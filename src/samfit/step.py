@@ -1,0 +1,34 @@
+"""One training step and one prediction as plain functions of tensors: no engine, no files."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from samfit.frame import Frame
+from samfit.types import Batch, Prompts, StepResult
+
+LossFunction = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+"""(logits, target, valid) to named parts of the loss, each (B,)."""
+
+
+def training_step(model: nn.Module, frame: Frame, batch: Batch, loss_function: LossFunction) -> StepResult:
+    """Run the model on a batch and return its loss, ready for `backward`.
+
+    `model` takes (frame, extra, prompts, weight) and returns low-resolution logits (B, C, 4g, 4g).
+    The loss is taken at the size of `batch.target`, each image weighted by its share.
+    """
+    low = model(batch.frame, batch.extra, batch.prompts, batch.weight)
+    logits = frame.upsample(low.float(), batch.target.shape[-1])
+    parts = {
+        name: (part * batch.weight).sum()
+        for name, part in loss_function(logits, batch.target, batch.valid).items()
+    }
+    loss = torch.stack(list(parts.values())).sum()
+    return StepResult(loss, {name: part.detach() for name, part in parts.items()}, logits.detach())
+
+
+@torch.no_grad()
+def prediction_step(model: nn.Module, frame: Tensor, extra: Tensor | None, prompts: Prompts) -> Tensor:
+    """Return low-resolution logits (B, C, 4g, 4g) in float32; `frame.to_original` brings them home."""
+    return model(frame, extra, prompts).float()
