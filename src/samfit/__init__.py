@@ -1,3 +1,87 @@
 """Adapt a Segment-Anything backbone to your own images, on the machine that you have."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samfit.backbones import BACKBONES, load_backbone
+    from samfit.config import EvaluateSettings, PredictSettings, TrainSettings
+    from samfit.engine.evaluation import evaluate
+    from samfit.engine.prediction import load_run, predict
+    from samfit.engine.training import resume, train
+    from samfit.errors import (
+        DataError,
+        DownloadError,
+        Interrupted,
+        MachineError,
+        RunError,
+        SamfitError,
+        SettingError,
+        StorageError,
+        UserError,
+        WeightsError,
+    )
+    from samfit.methods import METHODS, attach
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BACKBONES",
+    "METHODS",
+    "DataError",
+    "DownloadError",
+    "EvaluateSettings",
+    "Interrupted",
+    "MachineError",
+    "PredictSettings",
+    "RunError",
+    "SamfitError",
+    "SettingError",
+    "StorageError",
+    "TrainSettings",
+    "UserError",
+    "WeightsError",
+    "__version__",
+    "attach",
+    "evaluate",
+    "load_backbone",
+    "load_run",
+    "predict",
+    "resume",
+    "train",
+]
+
+_NAMES_BY_MODULE = {
+    "backbones": ("BACKBONES", "load_backbone"),
+    "config": ("EvaluateSettings", "PredictSettings", "TrainSettings"),
+    "engine.evaluation": ("evaluate",),
+    "engine.prediction": ("load_run", "predict"),
+    "engine.training": ("resume", "train"),
+    "errors": (
+        "DataError",
+        "DownloadError",
+        "Interrupted",
+        "MachineError",
+        "RunError",
+        "SamfitError",
+        "SettingError",
+        "StorageError",
+        "UserError",
+        "WeightsError",
+    ),
+    "methods": ("METHODS", "attach"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import samfit` loads no torch."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'samfit' has no attribute '{name}'")
+    value = getattr(import_module(f"samfit.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,119 @@
+"""Flags made from the declarations of settings, and settings made from the flags that were given."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from samfit.config import (
+    POSITIONAL,
+    Settings,
+    choices_of,
+    flag,
+    limits,
+    parse,
+    read_config,
+    value_kind,
+)
+from samfit.defaults import tables
+
+_SECTIONS = ("Data", "Model", "Prompt", "Training", "Run", "Output", "Machine", "Help")
+"""The order of sections in `--help`."""
+_METAVARS = {
+    int: "N",
+    float: "X",
+    str: "NAME",
+    Path: "PATH",
+    tuple: "NAME,NAME",
+    dict: "NAME=VALUE,…",
+    Literal: "WORD",
+}
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class Option(click.Option):
+    """An option that knows its section in `--help`."""
+
+    def __init__(self, *args: Any, section: str = "Output", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class SettingOption(Option):
+    """The flag of one setting. It takes any word: `samfit.config.parse` checks all flags at once."""
+
+    def __init__(self, model: type[Settings], field: str):
+        declared = model.model_fields[field]
+        extra = declared.json_schema_extra
+        kind = value_kind(model, field)
+        super().__init__(
+            [flag(field)],
+            section=str(extra["section"]) if isinstance(extra, dict) else "",
+            help=declared.description,
+            default=None,
+            is_flag=kind is bool,
+            metavar=None if kind is bool else _METAVARS[kind],
+        )
+        self.model = model
+        self.field = field
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the flag and its help, with the values that it may have and its default."""
+        record = super().get_help_record(ctx)
+        assert record is not None
+        return record[0], " ".join(part for part in (record[1], self._values(), self._default()) if part)
+
+    def _values(self) -> str:
+        table = choices_of(self.model, self.field)
+        if table:
+            return f"[one of {', '.join(tables()[table])}]"
+        allowed = limits(self.model, self.field)
+        return f"[{allowed}]" if allowed else ""
+
+    def _default(self) -> str:
+        declared = self.model.model_fields[self.field]
+        if declared.is_required():
+            return "[needed]"
+        shown = declared.default is not None and not self.is_flag
+        return f"[default: {declared.default}]" if shown else ""
+
+
+class SettingsCommand(click.Command):
+    """A command with a flag for every field of `settings`, whose help shows them in sections."""
+
+    def __init__(self, *args: Any, settings: type[Settings], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.params = [_parameter(settings, field) for field in settings.model_fields] + self.params
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write every option under its section."""
+        for section in _SECTIONS:
+            records = [
+                parameter.get_help_record(ctx)
+                for parameter in self.get_params(ctx)
+                if isinstance(parameter, click.Option) and getattr(parameter, "section", "Help") == section
+            ]
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl([record for record in records if record])
+
+
+def _parameter(model: type[Settings], field: str) -> click.Parameter:
+    if field not in POSITIONAL:
+        return SettingOption(model, field)
+    many = value_kind(model, field) is tuple
+    return click.Argument([field], required=True, nargs=-1 if many else 1, metavar=POSITIONAL[field])
+
+
+def read_settings(model: type[SettingsT], given: Mapping[str, Any], config: Path | None = None) -> SettingsT:
+    """Check what was typed, and what the config file says, and return the settings.
+
+    `given`: a command's parameters by field, None where the user left the flag out. Flags go before the
+    file, the file before the defaults. Raises one `SettingError` that lists every fault.
+    """
+    typed = {field: value for field, value in given.items() if value is not None}
+    file = read_config(config) if config else {}
+    origins = {field: str(config) for field in file if field not in typed}
+    return parse(model, file | typed, tables(), origins)

@@ -1,0 +1,212 @@
+"""From samples to batches: reading, augmentation, prompts and the way into the model frame."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from samfit.config import PromptKind
+from samfit.data.order import Draw
+from samfit.data.prompts import has_box, make_prompt, prompt_seed
+from samfit.data.reading import MaskReading, read_image, read_masks
+from samfit.data.transforms import Augmentation, draw_matrix, warp_image, warp_masks
+from samfit.frame import Frame, Geometry
+from samfit.types import Batch, Prompts, Sample
+
+ImageReader = Callable[[NDArray[np.uint8], Frame], Tensor]
+"""What a method reads of an original image (H, W, 3) beside the embedding."""
+
+_DECODED_BYTES = 512 * 1024**2
+"""Decoded images are kept up to here, so that small data sets are read from disk once."""
+
+
+@dataclass(frozen=True)
+class PromptRule:
+    """How prompts are derived from masks."""
+
+    kind: PromptKind
+    clicks: int = 1
+    negative_clicks: int = 0
+    box_jitter: int = 0
+    seed: int = 0
+
+    def make(
+        self, sample_id: str, epoch: int | None, mask: NDArray[np.float32] | None, height: int, width: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return points (P, 2) in original pixels and labels (P,), the same for the same arguments.
+
+        `epoch`: None in evaluation, where every evaluation asks the same. `mask`: (H, W), union of classes.
+        """
+        rng = np.random.default_rng(prompt_seed(self.seed, sample_id, epoch))
+        return make_prompt(
+            self.kind,
+            mask,
+            height,
+            width,
+            rng,
+            clicks=self.clicks,
+            negative_clicks=self.negative_clicks,
+            box_jitter=self.box_jitter,
+        )
+
+
+def to_prompts(
+    points: NDArray[np.float32], labels: NDArray[np.int64], box: bool, frame: Frame, geometry: Geometry
+) -> Prompts:
+    """Turn one prompt in original pixels into a batch of one in pixels of the model frame."""
+    mapped = frame.points_to_model(torch.from_numpy(points), geometry)
+    return Prompts(mapped[None].float(), torch.from_numpy(labels)[None], has_box=box)
+
+
+class _Decoded:
+    """Reads images and masks, and remembers as many as fit."""
+
+    def __init__(
+        self, samples: Sequence[Sample], classes: Sequence[str], reading: MaskReading, page: int | None
+    ):
+        self.samples, self.classes, self.reading, self.page = samples, classes, reading, page
+        self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
+        self._free = _DECODED_BYTES
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the image (H, W, 3) and its masks (C, H, W)."""
+        if index in self._kept:
+            return self._kept[index]
+        sample = self.samples[index]
+        image = read_image(sample.image, self.page)
+        masks = read_masks(sample, self.reading, self.classes)
+        if image.nbytes + masks.nbytes <= self._free:
+            self._free -= image.nbytes + masks.nbytes
+            self._kept[index] = image, masks
+        return image, masks
+
+
+class TrainingSet(Dataset[Batch]):
+    """Training samples as batches of one, each a function of seed, epoch and sample."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        reading: MaskReading,
+        frame: Frame,
+        *,
+        loss_size: int,
+        prompt: PromptRule,
+        augment: Augmentation,
+        read_extra: ImageReader | None,
+        page: int | None = None,
+    ):
+        self.samples = samples
+        self.decoded = _Decoded(samples, classes, reading, page)
+        self.frame, self.loss_frame = frame, frame.at(loss_size)
+        self.prompt, self.augment, self.read_extra = prompt, augment, read_extra
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        """Return the batch of one image, augmented as its epoch says."""
+        image, masks = self.decoded[draw.index]
+        sample_id = self.samples[draw.index].id
+        if self.augment != "none":
+            seed = prompt_seed(self.prompt.seed, f"augment {sample_id}", draw.epoch)
+            height, width = image.shape[:2]
+            matrix, height, width = draw_matrix(self.augment, height, width, np.random.default_rng(seed))
+            image = warp_image(image, matrix, height, width)
+            masks = warp_masks(masks, matrix, height, width)
+        height, width = image.shape[:2]
+        points, labels = self.prompt.make(sample_id, draw.epoch, masks.max(axis=0), height, width)
+        geometry = self.frame.geometry(height, width)
+        target, valid = self.loss_frame.target(masks)
+        return Batch(
+            frame=self.frame.to_model(image)[None],
+            prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
+            extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
+            target=target[None],
+            valid=valid[None],
+            weight=torch.tensor([draw.share]),
+        )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image to be scored, with its truth at the original size."""
+
+    sample: Sample
+    image: NDArray[np.uint8]
+    """(H, W, 3)."""
+    masks: NDArray[np.float32]
+    """(C, H, W), 0…1."""
+    frame: Tensor
+    """(1, 3, N, N)."""
+    extra: Tensor | None
+    prompts: Prompts
+    geometry: Geometry
+
+
+class ScoredSet(Dataset[Scored]):
+    """Samples as they are scored: not augmented, with the same prompt every time."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        reading: MaskReading,
+        frame: Frame,
+        *,
+        prompt: PromptRule,
+        read_extra: ImageReader | None,
+        page: int | None = None,
+    ):
+        self.samples = samples
+        self.decoded = _Decoded(samples, classes, reading, page)
+        self.frame, self.prompt, self.read_extra = frame, prompt, read_extra
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Scored:
+        """Return one image with prompt and truth."""
+        sample = self.samples[index]
+        image, masks = self.decoded[index]
+        height, width = image.shape[:2]
+        geometry = self.frame.geometry(height, width)
+        points, labels = self.prompt.make(sample.id, None, masks.max(axis=0), height, width)
+        return Scored(
+            sample=sample,
+            image=image,
+            masks=masks,
+            frame=self.frame.to_model(image)[None],
+            extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
+            prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
+            geometry=geometry,
+        )
+
+
+def join_prompts(prompts: Sequence[Prompts]) -> Prompts:
+    """Put prompts of one kind into one batch."""
+    return Prompts(
+        torch.cat([prompt.points for prompt in prompts]),
+        torch.cat([prompt.labels for prompt in prompts]),
+        prompts[0].has_box,
+    )
+
+
+def join_extra(extras: Sequence[Tensor | None]) -> Tensor | None:
+    """Put extra inputs into one batch; None where the method reads nothing."""
+    present = [extra for extra in extras if extra is not None]
+    return torch.cat(present) if present else None
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Put batches into one."""
+    return Batch(
+        frame=torch.cat([batch.frame for batch in batches]),
+        prompts=join_prompts([batch.prompts for batch in batches]),
+        extra=join_extra([batch.extra for batch in batches]),
+        target=torch.cat([batch.target for batch in batches]),
+        valid=torch.cat([batch.valid for batch in batches]),
+        weight=torch.cat([batch.weight for batch in batches]),
+    )

@@ -1,0 +1,54 @@
+"""The table of data layouts, and `find_samples`, which reads one from a folder. Nothing is decoded here."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from samfit.data.sources import folder as _folder
+from samfit.data.sources import isic2016, refuge
+from samfit.data.sources.row import Fault, Found, Request, SourceRow
+from samfit.errors import DataError, SettingError, unknown_name
+
+__all__ = ["SOURCES", "Fault", "Found", "SourceRow", "find_samples"]
+
+SOURCES: Mapping[str, SourceRow] = MappingProxyType(
+    {row.name: row for row in (_folder.ROW, isic2016.ROW, refuge.ROW)}
+)
+
+
+def find_samples(
+    dataset: str,
+    folder: Path,
+    *,
+    classes: tuple[str, ...] | None = None,
+    values: dict[str, int] | None = None,
+) -> Found:
+    """Find the samples of the layout `dataset` in `folder`.
+
+    `classes`: which classes, or None for all. `values`: class to grey value where classes share one mask.
+    Faults of pairing are collected in the result. Raises `SettingError` for an unknown layout or class or
+    values that cannot be told apart, and `DataError` if the folder is missing or holds nothing usable.
+    """
+    if dataset not in SOURCES:
+        raise SettingError(f"--dataset: {unknown_name('dataset', dataset, SOURCES)}")
+    _check_values(values or {})
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; --data must name the folder of the data set")
+    found = SOURCES[dataset].find(Request(folder, classes, values or {}))
+    faults = tuple(dict.fromkeys(found.faults))
+    if not found.samples:
+        raise DataError(
+            [fault.message for fault in faults if fault.level == "error"] or f"{folder}: no images"
+        )
+    return Found(found.samples, found.classes, faults, found.values)
+
+
+def _check_values(values: Mapping[str, int]) -> None:
+    for name, value in values.items():
+        if not 0 < value <= 65535:
+            raise SettingError(f"--mask-values {name}={value}: expected 1 to 65535 (0 is background)")
+    shared = [value for value, count in Counter(values.values()).items() if count > 1]
+    if shared:
+        names = " and ".join(name for name, value in values.items() if value == shared[0])
+        raise SettingError(f"--mask-values: {names} have the same value {shared[0]}")

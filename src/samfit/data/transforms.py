@@ -1,0 +1,83 @@
+"""Augmentation: one random matrix that moves image, masks and points together.
+
+Coordinates are pixel indices: pixel i has its centre at i. A matrix (2, 3) maps (x, y, 1) of the old image to
+(x, y) of the new one. What comes in from outside the old image is its reflection, in image and masks alike.
+"""
+
+import math
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Augmentation = Literal["none", "flips", "affine"]
+Matrix = NDArray[np.float64]
+
+LARGEST_SHIFT = 0.06
+"""Share of the image's width or height."""
+SMALLEST_SCALE, LARGEST_SCALE = 0.9, 1.1
+LARGEST_ANGLE = 15.0
+"""Degrees."""
+
+
+def draw_matrix(
+    kind: Augmentation, height: int, width: int, rng: np.random.Generator
+) -> tuple[Matrix, int, int]:
+    """Draw how an image of `height` x `width` is moved; return the matrix, the new height and the new width.
+
+    `none`: not at all. `flips`: one of the eight flips and quarter turns, which may swap height and width.
+    `affine`: after that also turned, scaled and shifted, at the same size.
+    """
+    if kind == "none":
+        return _flip_and_turn(height, width, mirror=False, turns=0)
+    flipped, height, width = _flip_and_turn(
+        height, width, mirror=bool(rng.integers(2)), turns=int(rng.integers(4))
+    )
+    if kind == "flips":
+        return flipped, height, width
+    return _shift_scale_turn(height, width, rng) @ np.vstack([flipped, [0, 0, 1]]), height, width
+
+
+def warp_image(image: NDArray[np.uint8], matrix: Matrix, height: int, width: int) -> NDArray[np.uint8]:
+    """Move an image (H, W, 3) to (height, width, 3); exact for flips and quarter turns, else bilinear."""
+    moved = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return np.asarray(moved, dtype=np.uint8)
+
+
+def warp_masks(masks: NDArray[np.float32], matrix: Matrix, height: int, width: int) -> NDArray[np.float32]:
+    """Move masks (C, H, W), 0…1, to (C, height, width) like the image; edges of hard masks become soft."""
+    moved = [
+        cv2.warpAffine(
+            mask, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+        for mask in masks
+    ]
+    return np.stack(moved).astype(np.float32, copy=False)
+
+
+def warp_points(points: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    """Move points (P, 2), (x, y) in pixel indices. They may leave the image."""
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+def _flip_and_turn(height: int, width: int, *, mirror: bool, turns: int) -> tuple[Matrix, int, int]:
+    """Return the matrix of a left-right flip followed by quarter turns against the clock, and the size."""
+    matrix = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]] if mirror else np.eye(2, 3))
+    for _ in range(turns):
+        # (x, y) goes to (y, width - 1 - x).
+        matrix = np.array([matrix[1], [0, 0, width - 1] - matrix[0]])
+        height, width = width, height
+    return matrix, height, width
+
+
+def _shift_scale_turn(height: int, width: int, rng: np.random.Generator) -> Matrix:
+    """Draw a rotation and scaling about the centre of the image, followed by a shift."""
+    angle = math.radians(rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE))
+    scale = rng.uniform(SMALLEST_SCALE, LARGEST_SCALE)
+    linear = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    centre = np.array([width - 1, height - 1]) / 2
+    shift = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 2) * [width, height]
+    return np.column_stack([linear, centre - linear @ centre + shift])

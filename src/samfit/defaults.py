@@ -1,0 +1,109 @@
+"""Filling in what the user left open, from the row of the method and the card of the backbone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from samfit.backbones import BACKBONES, card_of
+from samfit.config import EvaluateSettings, TrainSettings, flag, setting_error
+from samfit.data.sources import SOURCES
+from samfit.losses import LOSSES
+from samfit.methods import METHODS, row_of
+
+_USED_BY: Mapping[str, str] = {"clicks": "click", "negative_clicks": "click", "box_jitter": "box"}
+"""Settings of prompts, and the only kind of prompt that each means anything for."""
+
+
+def tables() -> dict[str, tuple[str, ...]]:
+    """Return the names that settings with `choices` may take, by table. Loads no torch."""
+    return {
+        "backbones": tuple(BACKBONES),
+        "methods": tuple(METHODS),
+        "datasets": tuple(SOURCES),
+        "losses": tuple(LOSSES),
+    }
+
+
+def resolve(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with everything filled in that has a default: what `config.yaml` holds.
+
+    A default of the backbone's card goes before one of the method's row. Resolving twice changes nothing.
+    None stays where it means "none": `patience`, `checkpoint_every`, `logger`, `classes`, `mask_values` and
+    `page`. Raises one `SettingError` that lists every value that does not fit the others.
+    """
+    card, row = card_of(settings.backbone), row_of(settings.method)
+    defaults = {"image_size": card.image_size, "fit": card.fit} | row.defaults | card.defaults
+    filled = _fill(settings, defaults)
+    filled = _fill(filled, {"loss_size": _number(filled.image_size) // row.loss_fraction})
+    faults = _misfits(filled)
+    if faults:
+        raise setting_error(faults)
+    return filled
+
+
+def as_in_run(settings: EvaluateSettings, run: TrainSettings) -> EvaluateSettings:
+    """Return the settings of an evaluation with everything filled in that the run says.
+
+    `run` must have been resolved. Raises `SettingError` if a setting of the prompt is given that the kind
+    of prompt does not use.
+    """
+    open_fields = [field for field in type(settings).model_fields if getattr(settings, field) is None]
+    filled = settings.model_copy(update={field: getattr(run, field) for field in open_fields})
+    faults = _idle(filled.prompt, {field: getattr(settings, field) for field in _USED_BY})
+    if faults:
+        raise setting_error(faults)
+    return filled
+
+
+def _fill(settings: TrainSettings, defaults: Mapping[str, Any]) -> TrainSettings:
+    update = {field: value for field, value in defaults.items() if getattr(settings, field) is None}
+    return settings.model_copy(update=update)
+
+
+def _number(value: int | None) -> int:
+    """Tell the type checker that a default has been filled in."""
+    assert value is not None
+    return value
+
+
+def _misfits(settings: TrainSettings) -> list[str]:
+    """Return a message for each value that does not fit the backbone or another value."""
+    card = card_of(settings.backbone)
+    image_size, batch_size = _number(settings.image_size), _number(settings.batch_size)
+    shares = settings.accumulate * settings.devices * settings.nodes
+    faults = []
+    if image_size % card.patch:
+        nearest_size = max(1, round(image_size / card.patch)) * card.patch
+        faults.append(
+            f"--image-size {image_size}: {card.name} needs a multiple of {card.patch}; "
+            f"the nearest is {nearest_size}"
+        )
+    if _number(settings.loss_size) > image_size:
+        faults.append(f"--loss-size {settings.loss_size}: expected at most the image size, {image_size}")
+    if settings.negative_clicks and not card.negative_clicks:
+        faults.append(
+            f"--negative-clicks {settings.negative_clicks}: {card.name} knows no negative clicks"
+        )
+    if settings.accumulate > batch_size:
+        faults.append(
+            f"--accumulate {settings.accumulate}: a batch of {batch_size} has no more than {batch_size} "
+            "parts; lower it or raise --batch-size"
+        )
+    elif shares > batch_size:
+        faults.append(
+            f"--batch-size {batch_size}: too small for {settings.nodes} x {settings.devices} devices "
+            f"(--nodes, --devices) with {settings.accumulate} parts each (--accumulate); "
+            f"expected at least {shares}"
+        )
+    fields = TrainSettings.model_fields
+    given = {name: getattr(settings, name) for name in _USED_BY}
+    changed = {name: value for name, value in given.items() if value != fields[name].default}
+    return faults + _idle(settings.prompt, changed)
+
+
+def _idle(prompt: str | None, given: Mapping[str, int | None]) -> list[str]:
+    """Return a message for each given setting that the kind of prompt does not use."""
+    return [
+        f"{flag(field)} {value}: only --prompt {_USED_BY[field]} uses it, and the prompt is {prompt}"
+        for field, value in given.items()
+        if value is not None and _USED_BY[field] != prompt
+    ]

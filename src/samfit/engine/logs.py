@@ -1,0 +1,84 @@
+"""Where the figures of a training go: metrics.csv always, W&B or TensorBoard when asked."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from samfit.errors import SettingError
+from samfit.files import write_text
+
+Row = Mapping[str, float | int]
+
+
+class Logger(Protocol):
+    """A tool that is told the figures of each epoch."""
+
+    def log(self, row: Row) -> None:
+        """Take one row; `epoch` in it is the axis."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+def write_metrics(path: Path, rows: Sequence[Row]) -> None:
+    """Write one row an epoch as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+class WandbLogger:
+    """Weights & Biases; offline where WANDB_MODE says so."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        import wandb
+
+        self._run = wandb.init(project="samfit", name=folder.name, dir=folder, config=settings)
+
+    def log(self, row: Row) -> None:
+        """Take one row."""
+        self._run.log(dict(row), step=int(row["epoch"]))
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+class TensorBoardLogger:
+    """TensorBoard event files in `tensorboard/` of the run folder."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(folder / "tensorboard")
+
+    def log(self, row: Row) -> None:
+        """Take one row."""
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+
+    def close(self) -> None:
+        """Flush the files."""
+        self._writer.close()
+
+
+_LOGGERS = {"wandb": WandbLogger, "tensorboard": TensorBoardLogger}
+
+
+def require_logger(name: Literal["wandb", "tensorboard"] | None) -> None:
+    """Raise `SettingError` if the package of the logger is not installed."""
+    if name is not None and find_spec(name) is None:
+        raise SettingError(f"--logger {name} needs the package {name}: pip install 'samfit[{name}]'")
+
+
+def make_logger(
+    name: Literal["wandb", "tensorboard"] | None, folder: Path, settings: dict[str, Any]
+) -> Logger | None:
+    """Start the logger that was asked for."""
+    return None if name is None else _LOGGERS[name](folder, settings)

@@ -1,0 +1,212 @@
+"""`train` and `resume`: from settings to a finished run folder."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from samfit.config import TrainSettings, write_config
+from samfit.data.batches import ScoredSet, TrainingSet
+from samfit.data.inspect import Inspection, inspect, require_sound
+from samfit.data.sources import Found, find_samples
+from samfit.data.splits import hold_out
+from samfit.defaults import resolve
+from samfit.engine.logs import make_logger, require_logger
+from samfit.engine.loop import Loop, Position, Task, peak_bytes
+from samfit.engine.models import build_model, prompt_rule
+from samfit.errors import RunError
+from samfit.files import sha256_of_file, write_json
+from samfit.methods.adapted import AdaptedModel
+from samfit.progress import track
+from samfit.runs import RunFolder, create_run, read_checkpoint, versions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Data:
+    found: Found
+    inspection: Inspection
+    fingerprint: str
+
+
+def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedModel | None = None) -> Path:
+    """Train as the settings say and return the run folder, with the summary in `summary.json`.
+
+    `overwrite`: replace a run that the output folder holds. `model`: an adapted model to train, instead of
+    the one that the settings describe; it must be what they describe.
+
+    Raises `SettingError`, `DataError`, `WeightsError` or `RunError` before anything is written, and
+    `Interrupted` if Ctrl-C or SIGTERM stopped the run, after its checkpoint was written.
+    """
+    settings = resolve(settings)
+    require_logger(settings.logger)
+    if _is_first_process():
+        create_run(settings.output, overwrite=overwrite)
+    data = _look_at(settings)
+    if model is None:
+        model = build_model(settings, data.found.classes)
+    return _run(settings, data, model, resumed=False)
+
+
+def resume(run: Path) -> Path:
+    """Go on with an interrupted run, with its own settings, and return its folder.
+
+    Raises `RunError` if there is no checkpoint, or if data or base weights have changed since.
+    """
+    folder = RunFolder(run)
+    settings = folder.settings().model_copy(update={"output": run})
+    checkpoint = read_checkpoint(folder.checkpoint)
+    if folder.summary.is_file():
+        logger.info("%s is finished; there is nothing left to train", run)
+        return run
+    data = _look_at(settings)
+    if checkpoint["fingerprint"] != data.fingerprint:
+        raise RunError(f"{run} cannot go on: the files of {settings.data} have changed since it was started")
+    model = build_model(settings, data.found.classes)
+    if checkpoint["base_sha256"] != model.backbone.weights_hash:
+        raise RunError(
+            f"{run} cannot go on: it was started on base weights with hash {checkpoint['base_sha256']}, "
+            f"--weights {settings.weights} now has {model.backbone.weights_hash}"
+        )
+    return _run(settings, data, model, resumed=True)
+
+
+def _is_first_process() -> bool:
+    """Tell whether this is the first process of the run, before Fabric has joined them."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _look_at(settings: TrainSettings) -> _Data:
+    """Read the whole data set once and refuse it if anything in it is wrong."""
+    found = find_samples(
+        settings.dataset, settings.data, classes=settings.classes, values=settings.mask_values
+    )
+    inspection = inspect(found, page=settings.page, progress=track)
+    require_sound(inspection)
+    for fault in inspection.faults:
+        logger.warning("%s: %s", fault.level, fault.message)
+    return _Data(found, inspection, _fingerprint(found))
+
+
+def _fingerprint(found: Found) -> str:
+    """Hash ids, splits and file contents of a data set."""
+    digest = hashlib.sha256()
+    for sample in sorted(found.samples, key=lambda sample: (sample.split, sample.id)):
+        files = [sample.image, *(path for paths in sample.masks.values() for path in paths)]
+        for part in (sample.split, sample.id, *map(sha256_of_file, files)):
+            digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, *, resumed: bool) -> Path:
+    fabric = make_fabric(settings)
+    fabric.launch()
+    folder = RunFolder(settings.output)
+    if fabric.is_global_zero and not resumed:
+        write_config(folder.config, settings)
+    task = _task(settings, folder, data, model)
+    tool = (
+        make_logger(settings.logger, folder.path, settings.model_dump(mode="json"))
+        if fabric.is_global_zero
+        else None
+    )
+    began = time.perf_counter()
+    with _log_file(folder, fabric):
+        loop = Loop(task, fabric, tool)
+        if resumed:
+            loop.resume()
+        position = loop.run()
+    if tool is not None:
+        tool.close()
+    if fabric.is_global_zero:
+        write_json(folder.summary, _summary(task, data, position, fabric, time.perf_counter() - began))
+    fabric.barrier()
+    return folder.path
+
+
+def make_fabric(settings: TrainSettings) -> Fabric:
+    """Return Lightning's devices, strategy and precision for a training."""
+    return Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy=settings.strategy,
+        precision={"32": "32-true", "bf16": "bf16-mixed"}[settings.precision],  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: AdaptedModel) -> Task:
+    train_samples, validation_samples = hold_out(
+        data.found.samples, settings.validation_fraction, settings.seed
+    )
+    common: dict[str, Any] = {
+        "prompt": prompt_rule(settings),
+        "read_extra": model.row.reader,
+        "page": settings.page,
+    }
+    frame, reading = model.backbone.frame, data.inspection.reading
+    assert settings.loss_size is not None
+    training = TrainingSet(
+        train_samples,
+        model.classes,
+        reading,
+        frame,
+        loss_size=settings.loss_size,
+        augment=settings.augment,
+        **common,
+    )
+    validation = ScoredSet(validation_samples, model.classes, reading, frame, **common)
+    return Task(settings, folder, model, training, validation, data.fingerprint)
+
+
+@contextmanager
+def _log_file(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """Keep what is said during the run in log.txt."""
+    if not fabric.is_global_zero:
+        yield
+        return
+    root = logging.getLogger("samfit")
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _summary(task: Task, data: _Data, position: Position, fabric: Fabric, seconds: float) -> dict[str, Any]:
+    best = position.rows[position.best_epoch - 1]
+    trained = task.model.trained().values()
+    return {
+        "best_epoch": position.best_epoch,
+        "epochs": position.epoch,
+        "validation": {"dice": best["validation_dice"], "iou": best["validation_iou"]},
+        "prompt": task.settings.prompt,
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
+        "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+        "images": {
+            "train": len(task.training.samples),
+            "validation": len(task.validation.samples),
+        },
+        "mask_reading": data.inspection.reading.describe(),
+        "empty_masks": data.inspection.empty_masks,
+        "peak_bytes": peak_bytes(fabric.device),
+        "peak_bytes_are": "allocated on the device"
+        if fabric.device.type == "cuda"
+        else "resident in the process",
+        "seconds": round(sum(row["seconds"] for row in position.rows), 3),
+        "wall_seconds": round(seconds, 3),
+        "data_fingerprint": task.fingerprint,
+        "base_sha256": task.model.backbone.weights_hash,
+        "versions": versions(),
+    }

@@ -1,0 +1,103 @@
+"""CAD's losses and metrics against the numbers of its published code (commit 75d667b)."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from parity_support import error, load_golden
+from support import golden
+
+from samfit.losses import loss_function
+from samfit.losses.functions import soft_iou_loss
+from samfit.metrics.smoothed import cad_dice, cad_iou
+
+CASES = (
+    "soft_vs_blob",
+    "empty_target",
+    "full_target",
+    "good",
+    "perfect_hard",
+    "empty_both",
+    "empty_prediction",
+    "saturated_wrong",
+    "batch3",
+)
+VALUE, GRADIENT = 2e-6, 1e-5
+
+
+def numbers() -> dict:
+    return json.loads(golden("cad_losses_metrics.json").read_text())
+
+
+def tensors(case: str) -> dict[str, torch.Tensor]:
+    """Tensors of one case with a class axis: (B, 1, H, W)."""
+    stored, _ = load_golden("cad_losses_metrics")
+    prefix = f"{case}."
+    return {
+        name.removeprefix(prefix): tensor[:, None].float()
+        for name, tensor in stored.items()
+        if name.startswith(prefix)
+    }
+
+
+def assert_gradient(ours: torch.Tensor | None, published: torch.Tensor) -> None:
+    assert ours is not None
+    if published.any():
+        assert error(ours, published) < GRADIENT
+    else:
+        assert not ours.any()
+
+
+def test_every_published_case_is_compared():
+    assert set(numbers()["cases"]) == set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_of_logits_equals_the_published_loss_of_probabilities(case):
+    published, stored = numbers()["cases"][case], tensors(case)
+    probability = stored["in.pred"]
+    logits = torch.logit(probability.double()).float().requires_grad_()
+    parts = loss_function("bce-iou")(logits, stored["in.target"], torch.ones_like(probability))
+    assert parts["bce"].mean().item() == pytest.approx(published["bce"], abs=VALUE)
+    assert parts["iou"].mean().item() == pytest.approx(published["iou_loss"], abs=VALUE)
+    # Added up in float64: float32 has only every 8e-6th number near 101.
+    total = parts["bce"].double() + parts["iou"].double()
+    assert total.mean().item() == pytest.approx(published["loss"], abs=VALUE)
+
+    # The chain rule brings the published gradients from the probabilities to the logits.
+    slope = probability * (1 - probability)
+    for part, name in (("bce", "grad_bce"), ("iou", "grad_iou_loss")):
+        (gradient,) = torch.autograd.grad(parts[part].mean(), logits, retain_graph=True)
+        assert_gradient(gradient, stored[name] * slope)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_of_soft_iou_equals_the_published_one_at_the_probabilities(case):
+    stored = tensors(case)
+    probability = stored["in.pred"].requires_grad_()
+    soft_iou_loss(probability, stored["in.target"], torch.ones_like(probability)).mean().backward()
+    assert_gradient(probability.grad, stored["grad_iou_loss"])
+
+
+def test_saturated_logits_give_the_published_value_and_no_gradient():
+    published, stored = numbers()["saturated_logits"], tensors("saturated")
+    logits = stored["in.logits"].requires_grad_()
+    parts = loss_function("bce-iou")(logits, stored["in.target"], torch.ones_like(logits))
+    loss = (parts["bce"] + parts["iou"]).mean()
+    loss.backward()
+    assert parts["bce"].mean().item() == pytest.approx(published["bce"], abs=VALUE)
+    assert loss.item() == pytest.approx(published["loss"], abs=VALUE)
+    assert_gradient(logits.grad, stored["grad_logits"])
+    assert logits.grad is not None
+    assert not logits.grad[logits.detach().abs() > 100].any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_smoothed_metrics_equal_the_published_ones(case):
+    published, stored = numbers()["cases"][case], tensors(case)
+    soft, truth = stored["in.pred"][:, 0].numpy(), stored["in.target"][:, 0].numpy()
+    hard = soft > 0.5
+    ours = [cad_dice(hard, truth), cad_iou(hard, truth), cad_dice(soft, truth), cad_iou(soft, truth)]
+    names = ["dice", "iou", "dice_soft", "iou_soft"]
+    np.testing.assert_allclose(ours, [published[name] for name in names], rtol=0, atol=VALUE)

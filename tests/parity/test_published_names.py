@@ -1,0 +1,62 @@
+"""Names and shapes of every tensor equal those of the published models (the commits are in the file)."""
+
+import json
+from functools import cache
+from importlib import import_module
+
+import pytest
+from support import golden
+from torch import nn
+
+from samfit.backbones import card_of
+
+SAM = {
+    "sam-vit-b": "segment-anything/vit_b",
+    "sam-vit-l": "segment-anything/vit_l",
+    "sam-vit-h": "segment-anything/vit_h",
+}
+EFFICIENT_SAM = {"efficientsam-ti": "EfficientSAM/Ti", "efficientsam-s": "EfficientSAM/S"}
+TENSORS = {
+    "sam-vit-b": 314,
+    "sam-vit-l": 482,
+    "sam-vit-h": 594,
+    "efficientsam-ti": 278,
+    "efficientsam-s": 278,
+}
+
+
+@cache
+def published() -> dict[str, dict[str, tuple[list[int], str]]]:
+    return json.loads(golden("published_state_dict_keys.json").read_text())["names"]
+
+
+def found(module: nn.Module, names: dict[str, str]) -> dict[str, list[object]]:
+    state = module.state_dict()
+    assert names.keys() == state.keys()
+    return {
+        names[name]: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+        for name, tensor in state.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("backbone", "model", "size"),
+    [(name, model, 1024) for name, model in (SAM | EFFICIENT_SAM).items()]
+    + [(name, model, 256) for name, model in EFFICIENT_SAM.items()],
+)
+def test_names_shapes_and_types_are_the_published_ones(backbone: str, model: str, size: int):
+    card = card_of(backbone)
+    built = import_module(f"samfit.backbones.{card.module}").build(card, size, card.fit)
+    assert len(published()[model]) == TENSORS[backbone]
+    assert found(built, built.published_names()) == published()[model]
+
+
+def test_names_of_the_convolutional_adapter_are_the_published_ones():
+    from samfit.methods.cad import ConvAdapter
+
+    sam = published()[SAM["sam-vit-b"]]
+    expected = {name: entry for name, entry in published()["CAD/vit_b"].items() if name not in sam}
+    adapter = ConvAdapter(256, grid=64)
+    names = {name: f"conv_adapter.{name}" for name in adapter.state_dict()}
+    assert len(expected) == 23
+    assert found(adapter, names) == expected

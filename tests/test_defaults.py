@@ -1,0 +1,110 @@
+"""Defaults: a bare command gets everything from the tables, and values that do not fit are told at once."""
+
+from pathlib import Path
+
+import pytest
+
+from samfit.backbones import BACKBONES
+from samfit.config import EvaluateSettings, TrainSettings, parse, read_config, write_config
+from samfit.defaults import as_in_run, resolve, tables
+from samfit.errors import SettingError
+from samfit.methods import METHODS
+
+MAY_STAY_NONE = {"patience", "checkpoint_every", "logger", "classes", "mask_values", "page"}
+PAIRS = [(backbone, method) for backbone in BACKBONES for method in METHODS]
+
+
+def settings(**values) -> TrainSettings:
+    return TrainSettings(data=Path("images"), output=Path("run"), **values)
+
+
+@pytest.mark.parametrize(("backbone", "method"), PAIRS)
+def test_a_bare_command_gets_every_value_and_config_yaml_repeats_it(tmp_path, backbone, method):
+    resolved = resolve(settings(backbone=backbone, method=method))
+    left_open = {field for field, value in resolved if value is None}
+    assert left_open <= MAY_STAY_NONE
+    assert resolve(resolved) == resolved
+    write_config(tmp_path / "config.yaml", resolved)
+    again = parse(TrainSettings, read_config(tmp_path / "config.yaml"), tables())
+    assert resolve(again) == resolved
+
+
+@pytest.mark.parametrize("row", [*BACKBONES.values(), *METHODS.values()], ids=lambda row: row.name)
+def test_defaults_of_a_row_name_open_settings_with_values_that_they_may_have(row):
+    for field in row.defaults:
+        assert TrainSettings.model_fields[field].default is None, f"{field} is never open"
+    values = {"data": "images", "output": "run"} | row.defaults
+    parsed = parse(TrainSettings, values, tables())
+    assert {field: getattr(parsed, field) for field in row.defaults} == row.defaults
+
+
+def test_the_card_goes_before_the_row_and_the_user_before_both():
+    assert METHODS["cad"].defaults["epochs"] != BACKBONES["sam-tiny"].defaults["epochs"]
+    assert resolve(settings(backbone="sam-vit-b")).epochs == METHODS["cad"].defaults["epochs"]
+    assert resolve(settings(backbone="sam-tiny")).epochs == BACKBONES["sam-tiny"].defaults["epochs"]
+    assert resolve(settings(backbone="sam-tiny", epochs=3)).epochs == 3
+
+
+def test_the_loss_size_follows_the_image_size():
+    assert resolve(settings()).loss_size == 512
+    assert resolve(settings(image_size=256)).loss_size == 128
+    assert resolve(settings(image_size=256, loss_size=64)).loss_size == 64
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": 250}, "--image-size 250: sam-vit-b needs a multiple of 16; the nearest is 256"),
+        ({"image_size": 256, "loss_size": 300}, "--loss-size 300: expected at most the image size, 256"),
+        (
+            {"backbone": "efficientsam-s", "prompt": "click", "negative_clicks": 2},
+            "--negative-clicks 2: efficientsam-s knows no negative clicks",
+        ),
+        ({"accumulate": 5}, "--accumulate 5: a batch of 4 has no more than 4 parts"),
+        ({"devices": 3, "accumulate": 2}, "--batch-size 4: too small for 1 x 3 devices"),
+        ({"devices": 3, "nodes": 2}, "expected at least 6"),
+        ({"clicks": 2}, "--clicks 2: only --prompt click uses it, and the prompt is full-box"),
+        ({"box_jitter": 2, "prompt": "click"}, "--box-jitter 2: only --prompt box uses it"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_with_the_remedy(values, message):
+    with pytest.raises(SettingError) as caught:
+        resolve(settings(**values))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_values_that_do_not_fit_are_listed_at_once():
+    with pytest.raises(SettingError) as caught:
+        resolve(settings(image_size=250, accumulate=8, clicks=2))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 settings are wrong:"
+    assert [line.split()[0] for line in lines[1:]] == ["--image-size", "--accumulate", "--clicks"]
+
+
+def test_settings_that_fit_pass():
+    resolve(settings(accumulate=4))
+    resolve(settings(devices=2, nodes=2))
+    resolve(settings(prompt="click", clicks=3, negative_clicks=2))
+    resolve(settings(prompt="box", box_jitter=5))
+
+
+@pytest.mark.parametrize(("field", "kind"), [("backbone", "backbone"), ("method", "method")])
+def test_an_unknown_name_from_python_is_a_setting_error(field, kind):
+    with pytest.raises(SettingError, match=f"unknown {kind} 'nothing'"):
+        resolve(settings(**{field: "nothing"}))
+
+
+def test_an_evaluation_takes_what_is_not_given_from_the_run():
+    run = resolve(settings(prompt="click", clicks=3, negative_clicks=1))
+    filled = as_in_run(EvaluateSettings(run=Path("run")), run)
+    assert (filled.data, filled.dataset) == (Path("images"), "folder")
+    assert (filled.prompt, filled.clicks, filled.negative_clicks) == ("click", 3, 1)
+    assert [field for field, value in filled if value is None] == []
+    other = as_in_run(EvaluateSettings(run=Path("run"), prompt="box", box_jitter=4), run)
+    assert (other.prompt, other.box_jitter) == ("box", 4)
+
+
+def test_an_evaluation_refuses_a_setting_that_its_prompt_does_not_use():
+    with pytest.raises(SettingError, match="--clicks 1: only --prompt click uses it"):
+        as_in_run(EvaluateSettings(run=Path("run"), clicks=1), resolve(settings()))

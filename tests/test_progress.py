@@ -1,0 +1,73 @@
+"""Progress: lines now and then, none for short loops, none where nobody asked for messages."""
+
+import logging
+from itertools import count
+
+import pytest
+
+from samfit import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a function that makes every look at the clock come so many seconds after the one before."""
+
+    def tick_every(seconds: float) -> None:
+        ticks = count()
+        monkeypatch.setattr(progress, "monotonic", lambda: next(ticks) * seconds)
+
+    return tick_every
+
+
+def lines_of(caplog, items, **arguments) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "samfit"):
+        assert list(progress.track(items, "reading", **arguments)) == list(range(30))
+    return caplog.messages
+
+
+def test_a_long_loop_says_a_line_now_and_then_and_one_at_the_end(clock, caplog):
+    clock(3.0)
+    lines = lines_of(caplog, range(30))
+    assert lines[0] == "reading: 4 of 30"
+    assert 5 <= len(lines) <= 12
+    assert lines[-1].startswith("reading: 30 in ")
+
+
+def test_a_loop_without_length_says_how_many_have_passed(clock, caplog):
+    clock(3.0)
+    assert lines_of(caplog, iter(range(30)))[0] == "reading: 4"
+    clock(3.0)
+    assert lines_of(caplog, iter(range(30)), total=30)[0] == "reading: 4 of 30"
+
+
+def test_a_short_loop_says_nothing(clock, caplog):
+    clock(0.01)
+    assert lines_of(caplog, range(30)) == []
+
+
+def test_the_last_item_is_said_once(clock, caplog):
+    clock(6.0)
+    with caplog.at_level(logging.INFO, "samfit"):
+        assert list(progress.track("abcd", "reading")) == list("abcd")
+    assert caplog.messages == ["reading: 2 of 4", "reading: 4 in 36 s"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_is_said_where_messages_are_off(clock, caplog, capsys, monkeypatch, terminal):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    clock(3.0)
+    with caplog.at_level(logging.WARNING, "samfit"):
+        assert list(progress.track(range(30), "reading")) == list(range(30))
+    assert caplog.messages == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar_on_stderr(monkeypatch, caplog, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which makes rich take any stream for a terminal
+    with caplog.at_level(logging.INFO, "samfit"):
+        assert list(progress.track(range(30), "reading")) == list(range(30))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "reading" in err
