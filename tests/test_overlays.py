@@ -43,6 +43,12 @@ def test_the_outline_lies_on_the_border_of_the_mask():
     assert not line[22:38, 32:48].any()
 
 
+def test_a_hole_in_the_mask_has_an_outline_too():
+    mask = square() & ~square(top=26, left=36, side=8)
+    picture = draw_overlay(np.full((60, 80, 3), 200, np.uint8), mask)
+    assert has_colour(picture, PREDICTION_COLOURS[0])[25, 37:43].all()
+
+
 def test_the_truth_has_an_outline_of_its_own_colour_only():
     image = np.full((60, 80, 3), 200, np.uint8)
     picture = draw_overlay(image, np.zeros((60, 80), bool), square())

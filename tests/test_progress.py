@@ -46,6 +46,12 @@ def test_a_short_loop_says_nothing(clock, caplog):
     assert lines_of(caplog, range(30)) == []
 
 
+def test_processes_that_do_not_come_first_are_known(monkeypatch):
+    assert progress.is_first_process()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not progress.is_first_process()
+
+
 def test_the_last_item_is_said_once(clock, caplog):
     clock(6.0)
     with caplog.at_level(logging.INFO, "samfit"):

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from samfit.backbones import BACKBONES, load_backbone
     from samfit.config import EvaluateSettings, PredictSettings, TrainSettings
     from samfit.engine.evaluation import evaluate
-    from samfit.engine.prediction import load_run, predict
+    from samfit.engine.loaded import load_run
+    from samfit.engine.prediction import predict
     from samfit.engine.training import resume, train
     from samfit.errors import (
         DataError,
@@ -55,7 +56,8 @@ _NAMES_BY_MODULE = {
     "backbones": ("BACKBONES", "load_backbone"),
     "config": ("EvaluateSettings", "PredictSettings", "TrainSettings"),
     "engine.evaluation": ("evaluate",),
-    "engine.prediction": ("load_run", "predict"),
+    "engine.loaded": ("load_run",),
+    "engine.prediction": ("predict",),
     "engine.training": ("resume", "train"),
     "errors": (
         "DataError",

@@ -80,9 +80,7 @@ def _misfits(settings: TrainSettings) -> list[str]:
     if _number(settings.loss_size) > image_size:
         faults.append(f"--loss-size {settings.loss_size}: expected at most the image size, {image_size}")
     if settings.negative_clicks and not card.negative_clicks:
-        faults.append(
-            f"--negative-clicks {settings.negative_clicks}: {card.name} knows no negative clicks"
-        )
+        faults.append(f"--negative-clicks {settings.negative_clicks}: {card.name} knows no negative clicks")
     if settings.accumulate > batch_size:
         faults.append(
             f"--accumulate {settings.accumulate}: a batch of {batch_size} has no more than {batch_size} "

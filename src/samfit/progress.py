@@ -1,10 +1,11 @@
-"""Progress of long loops: a bar on a terminal, a plain line now and then elsewhere.
+"""What is shown while something runs: a bar on a terminal, a plain line now and then elsewhere.
 
 Shown only where the logger `samfit` lets messages of level INFO through: the command line does so unless
 `--quiet` is given; from Python, samfit is silent until the caller sets up logging.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import TypeVar
@@ -20,6 +21,15 @@ _INTERVAL = 10.0
 """Seconds between two plain lines."""
 _WORTH_SAYING = 2.0
 """Seconds that a loop must take to get a plain line at its end."""
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the process that speaks, of all that share a run.
+
+    Known before the processes have joined each other: from what Lightning, torchrun and Slurm set.
+    """
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
 
 
 def track(items: Iterable[ItemT], description: str, total: int | None = None) -> Iterator[ItemT]:

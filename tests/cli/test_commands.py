@@ -59,7 +59,8 @@ def scores(dice: float) -> dict:
 
 
 SUMMARY = {
-    "protocol": "one prompt an image",
+    "protocol": "default",
+    "protocol_description": "one prompt an image",
     "split": "test",
     "images": 50,
     "prompt": "full-box",
@@ -92,6 +93,16 @@ def test_train_prints_the_result_and_what_to_type_next(engine, capsys, tmp_path)
         f"  samfit evaluate '{run}'",
         f"  samfit predict '{run}' image.jpg --output masks",
     ]
+
+
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_of_several_processes_only_the_first_speaks(engine, capsys, monkeypatch, rank):
+    monkeypatch.setenv(rank, "1")
+    assert main(["train", *NEEDED]) == 0
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv(rank, "0")
+    assert main(["train", *NEEDED]) == 0
+    assert "best epoch" in capsys.readouterr().out
 
 
 def test_flags_go_before_the_config_file_and_the_file_before_the_defaults(engine, tmp_path):

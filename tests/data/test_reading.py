@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -58,7 +58,9 @@ def tiff(pixels: np.ndarray, orientation: int) -> bytes:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags if tag != 258)
     bits = struct.pack("<HHII", 258, 3, 3, bits_at)
     entries = entries[:24] + bits + entries[24:]
-    return struct.pack("<2sHIH", b"II", 42, 8, 10) + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + data
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, 10) + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + data
+    )
 
 
 def bomb(path: Path, side: int = 60000) -> Path:
@@ -202,6 +204,14 @@ def test_page_does_not_concern_files_of_one_page(tmp_path):
     np.testing.assert_array_equal(read_image(path, page=3), COLOUR)
 
 
+def test_photo_with_a_preview_in_the_same_file_is_its_first_frame(tmp_path):
+    photo, preview = Image.new("RGB", (16, 16), "white"), Image.new("RGB", (8, 8))
+    path = save(photo, tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    with Image.open(path) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    assert read_image(path).min() == 255
+
+
 def test_animation_says_how_many_frames(tmp_path):
     frames = [Image.new("L", (6, 4), value) for value in (0, 100, 200)]
     path = save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -264,6 +274,7 @@ def _encoded(extension: str) -> bytes:
 ENCODED = {extension: _encoded(extension) for extension in ("PNG", "JPEG", "TIFF", "BMP", "WEBP")}
 
 
+@settings(deadline=None)  # files are slow at times
 @given(st.sampled_from(sorted(ENCODED)), st.floats(0, 0.97))
 def test_file_cut_off_anywhere_is_an_error(tmp_path_factory, extension, kept):
     path = tmp_path_factory.getbasetemp() / "cut.image"
@@ -297,7 +308,9 @@ FORMS = {
     "16 bits 0/65535": lambda: Image.fromarray(SHAPE.astype(np.uint16) * 65535),
     "1 bit": lambda: Image.fromarray(SHAPE),
     "RGB": lambda: Image.fromarray(np.repeat(SHAPE[..., None], 3, 2).astype(np.uint8) * 255),
-    "RGBA opaque": lambda: Image.fromarray(np.dstack([SHAPE, SHAPE, SHAPE, SHAPE | True]).astype(np.uint8) * 255),
+    "RGBA opaque": lambda: Image.fromarray(
+        np.dstack([SHAPE, SHAPE, SHAPE, SHAPE | True]).astype(np.uint8) * 255
+    ),
     "RGBA alpha": lambda: Image.fromarray(np.dstack([SHAPE | True] * 3 + [SHAPE]).astype(np.uint8) * 255),
     "palette dark": lambda: palette_image(SHAPE, BLACK + DARK),
     "palette white": lambda: palette_image(SHAPE, BLACK + WHITE),
@@ -368,6 +381,7 @@ def test_class_values_take_the_nearest_value(tmp_path):
     assert read_mask(path, reading, "nucleus")[0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abc"), st.integers(1, 255), min_size=1), st.integers(0, 255))
 def test_each_value_belongs_to_the_background_or_to_one_nearest_class(values, value):
     if len(set(values.values())) < len(values):

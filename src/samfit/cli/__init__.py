@@ -20,6 +20,7 @@ import click
 
 from samfit import __version__
 from samfit.errors import DataError, SamfitError, nearest, unknown_name
+from samfit.progress import is_first_process
 
 logger = logging.getLogger("samfit")
 
@@ -95,7 +96,8 @@ def group(quiet: bool, verbose: bool) -> None:
     """Set how much is said before any command runs."""
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose: take one of them")
-    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logger.setLevel(level if is_first_process() else logging.ERROR)
     logger.propagate = False
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
         logger.addHandler(_Messages())

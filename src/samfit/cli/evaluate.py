@@ -39,7 +39,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     click.echo(f"\n{summary['images']} images of the {summary['split']} split; prompt: {summary['prompt']}")
     if summary["empty_targets"]:
         click.echo(f"{summary['empty_targets']} masks without foreground among them")
-    click.echo(summary["protocol"])
+    click.echo(summary["protocol_description"])
 
 
 def _cells(score: Mapping[str, float | None]) -> tuple[str, str]:

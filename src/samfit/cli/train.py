@@ -10,6 +10,7 @@ import click
 from samfit.cli.options import Option, SettingsCommand, read_settings
 from samfit.config import TrainSettings, flag
 from samfit.errors import SettingError
+from samfit.progress import is_first_process
 
 
 @click.command("train", cls=SettingsCommand, settings=TrainSettings)
@@ -52,7 +53,8 @@ def command(config: Path | None, resume: Path | None, overwrite: bool, **given: 
         from samfit.engine.training import train
 
         run = train(settings, overwrite=overwrite)
-    _print_result(run)
+    if is_first_process():
+        _print_result(run)
 
 
 def _refuse_other_flags(given: dict[str, Any]) -> None:

@@ -104,7 +104,8 @@ class TrainingSet(Dataset[Batch]):
         self.samples = samples
         self.decoded = _Decoded(samples, classes, reading, page)
         self.frame, self.loss_frame = frame, frame.at(loss_size)
-        self.prompt, self.augment, self.read_extra = prompt, augment, read_extra
+        self.prompt, self.read_extra = prompt, read_extra
+        self.augment: Augmentation = augment
 
     def __getitem__(self, draw: Draw) -> Batch:
         """Return the batch of one image, augmented as its epoch says."""

@@ -87,7 +87,7 @@ def _opened(path: Path, page: int | None) -> Iterator[Image.Image]:
             with Image.open(path, formats=FORMATS) as image:
                 _choose_page(image, path, page)
                 yield image
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(_too_large(path)) from error

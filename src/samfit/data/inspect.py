@@ -173,8 +173,8 @@ def _dark_images(images: Iterable[_Picture]) -> Iterator[Fault]:
     if dark:
         largest = max(image.largest for image in dark)
         message = (
-            f"{_first_of(dark)}: the largest value is {largest} of 65535; scaled by the range of 16 bits it is "
-            "dark. If the camera has fewer bits, stretch the values to 65535"
+            f"{_first_of(dark)}: the largest value is {largest} of 65535; scaled by the range of 16 bits it "
+            "is dark. If the camera has fewer bits, stretch the values to 65535"
         )
         yield Fault("warning", dark[0].path, message)
 

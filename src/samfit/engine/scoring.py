@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from samfit.data.batches import Scored, ScoredSet, join_extra, join_prompts
 from samfit.frame import Frame
 from samfit.metrics import count, dice, iou
+from samfit.progress import track
 from samfit.step import prediction_step
 
 
@@ -70,14 +71,17 @@ def score_set(
     fabric: Fabric,
     batch_size: int,
     watch: Callable[[Scored, NDArray[np.float32], ImageScore], None] | None = None,
+    said: str | None = None,
 ) -> list[ImageScore]:
     """Score every sample, shared out over all processes; each gets all scores, in the order of samples.
 
-    `watch` is called with each sample that this process scores.
+    `watch` is called with each sample that this process scores. `said`: what the progress is called, or None
+    for none.
     """
     own = list(range(fabric.global_rank, len(samples), fabric.world_size))
     scores = {}
-    for item, probability in predict_set(model, frame, samples, own, batch_size, fabric):
+    answers = predict_set(model, frame, samples, own, batch_size, fabric)
+    for item, probability in answers if said is None else track(answers, said, len(own)):
         result = score(item.masks, probability, item.sample.id)
         scores[result.id] = result
         if watch is not None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from samfit.engine.models import build_model, prompt_rule
 from samfit.errors import RunError
 from samfit.files import sha256_of_file, write_json
 from samfit.methods.adapted import AdaptedModel
-from samfit.progress import track
+from samfit.progress import is_first_process, track
 from samfit.runs import RunFolder, create_run, read_checkpoint, versions
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
     """
     settings = resolve(settings)
     require_logger(settings.logger)
-    if _is_first_process():
+    if is_first_process():
         create_run(settings.output, overwrite=overwrite)
     data = _look_at(settings)
     if model is None:
@@ -77,11 +76,6 @@ def resume(run: Path) -> Path:
             f"--weights {settings.weights} now has {model.backbone.weights_hash}"
         )
     return _run(settings, data, model, resumed=True)
-
-
-def _is_first_process() -> bool:
-    """Tell whether this is the first process of the run, before Fabric has joined them."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _look_at(settings: TrainSettings) -> _Data:

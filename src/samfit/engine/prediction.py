@@ -1,0 +1,161 @@
+"""`predict`: segment image files and write their masks."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samfit.config import PredictSettings
+from samfit.data.prompts import Points
+from samfit.data.prompts_file import read_prompts_file
+from samfit.data.reading import image_size, read_image
+from samfit.data.sources.listing import is_image_name
+from samfit.engine.loaded import LoadedRun, load_run
+from samfit.errors import DataError, SettingError
+from samfit.progress import track
+from samfit.report.overlays import draw_overlay, write_png
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The files that one image gives."""
+
+    masks: dict[str, Path]
+    probabilities: dict[str, Path]
+    overlay: Path | None
+
+    def __iter__(self) -> Iterator[Path]:
+        yield from self.masks.values()
+        yield from self.probabilities.values()
+        if self.overlay is not None:
+            yield self.overlay
+
+
+def predict(settings: PredictSettings) -> list[Path]:
+    """Segment images and return the files written: masks of 0 and 255 at the original size.
+
+    One class is written as `<name>.png`, several as `<name>_<class>.png`. An image that cannot be read does
+    not end the rest; all of them are named in one `DataError` at the end. Raises before anything is written
+    if two results would have the same name, or a file is there already, or a prompt is missing.
+    """
+    run = load_run(settings.run, accelerator=settings.accelerator)
+    images = _find_images(settings.images)
+    targets = _targets(images, run.classes, settings)
+    prompts = _prompts(run, images, settings)
+    written: list[Path] = []
+    faults: list[str] = []
+    for image in track(images, "segmenting"):
+        try:
+            pixels = read_image(image, settings.page)
+        except DataError as error:
+            faults.extend(error.faults)
+            continue
+        written.extend(_write(targets[image], pixels, run.answer(pixels, prompts[image])))
+    if faults:
+        raise DataError([*faults, f"{len(written)} files of the other images were written"])
+    return written
+
+
+def _find_images(given: Sequence[Path]) -> list[Path]:
+    """Return the images that the arguments name, folders opened one level deep, each once."""
+    images: list[Path] = []
+    faults = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.is_file() and is_image_name(file.name))
+            images.extend(inside)
+            if not inside:
+                faults.append(f"{path}: the folder holds no image")
+        elif path.is_file():
+            images.append(path)
+        else:
+            faults.append(f"{path}: there is no such file or folder")
+    if faults:
+        raise DataError(faults)
+    return list(dict.fromkeys(images))
+
+
+def _targets(
+    images: Sequence[Path], classes: Sequence[str], settings: PredictSettings
+) -> dict[Path, _Targets]:
+    """Return where the results of each image go. Raises `DataError` for two of one name."""
+    if settings.output.exists() and not settings.output.is_dir():
+        raise SettingError(f"--output {settings.output}: this is a file; give the name of a folder")
+    targets = {image: _targets_of(image.stem, classes, settings) for image in images}
+    sources = defaultdict(list)
+    for image, files in targets.items():
+        for file in files:
+            sources[file].append(image)
+    faults = [
+        f"{' and '.join(map(str, same))} would write {file}: rename one, or predict them into two folders"
+        for file, same in sources.items()
+        if len(same) > 1
+    ]
+    inputs = {image.resolve() for image in images}
+    there = [file for file in sources if file.exists() or file.resolve() in inputs]
+    taken = [file for file in there if file.resolve() in inputs or not settings.overwrite]
+    if taken:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        faults.append(
+            f"{taken[0]}{more}: there already; choose another --output, or replace them with --overwrite"
+        )
+    if faults:
+        raise DataError(faults)
+    return targets
+
+
+def _targets_of(stem: str, classes: Sequence[str], settings: PredictSettings) -> _Targets:
+    ends = {name: "" if len(classes) == 1 else f"_{name}" for name in classes}
+    return _Targets(
+        masks={name: settings.output / f"{stem}{end}.png" for name, end in ends.items()},
+        probabilities={name: settings.output / f"{stem}{end}_probability.png" for name, end in ends.items()}
+        if settings.probabilities
+        else {},
+        overlay=settings.output / f"{stem}_overlay.png" if settings.overlay else None,
+    )
+
+
+def _prompts(run: LoadedRun, images: Sequence[Path], settings: PredictSettings) -> dict[Path, Points]:
+    """Return the prompt of each image whose size can be read, from the file or as the run was trained."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    for image in images:
+        try:
+            sizes[image] = image_size(image, settings.page)
+        except DataError:
+            continue  # named with the other unreadable images at the end
+    if settings.prompts is None:
+        return {image: run.own_prompt(*size) for image, size in sizes.items()}
+    given = read_prompts_file(settings.prompts)
+    chosen = {image: image.name if image.name in given else image.stem for image in images}
+    faults = [
+        f"{settings.prompts}: no prompt for {image}" for image, name in chosen.items() if name not in given
+    ]
+    faults += [
+        f"{settings.prompts}: '{name}' is none of the images to segment"
+        for name in given.keys() - set(chosen.values())
+    ]
+    for image, size in sizes.items():
+        if chosen[image] in given:
+            try:
+                run.check_prompt(str(image), given[chosen[image]], *size)
+            except DataError as error:
+                faults.extend(error.faults)
+    if faults:
+        raise DataError(faults)
+    return {image: given[chosen[image]] for image in sizes}
+
+
+def _write(
+    targets: _Targets, image: NDArray[np.uint8], answer: Mapping[str, NDArray[np.float32]]
+) -> list[Path]:
+    masks = {name: probability >= 0.5 for name, probability in answer.items()}
+    for name, path in targets.masks.items():
+        write_png(path, masks[name])
+    for name, path in targets.probabilities.items():
+        write_png(path, np.rint(answer[name] * 65535).astype(np.uint16))
+    if targets.overlay is not None:
+        write_png(targets.overlay, draw_overlay(image, np.stack(list(masks.values()))))
+    return list(targets)

@@ -1,0 +1,63 @@
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samfit.data.splits import hold_out
+from samfit.errors import DataError
+from samfit.types import Sample
+
+
+def samples(count: int, split: str = "train") -> list[Sample]:
+    return [Sample(f"{split}-{i:03}", split, Path(f"{split}/{i}.jpg"), {}) for i in range(count)]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.floats(0.01, 0.99), st.integers(0, 9))
+def test_every_training_image_is_in_exactly_one_part_and_both_have_some(count, fraction, seed):
+    everything = samples(count) + samples(3, "test")
+    train, validation = hold_out(everything, fraction, seed)
+    assert train
+    assert validation
+    assert sorted(sample.id for sample in train + validation) == [f"train-{i:03}" for i in range(count)]
+    assert len(validation) == min(max(1, round(fraction * count)), count - 1)
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_order_of_files_has_no_influence(shuffler: random.Random):
+    everything = samples(20)
+    shuffled = shuffler.sample(everything, 20)
+    assert hold_out(shuffled, 0.3, 1) == hold_out(everything, 0.3, 1)
+
+
+def test_seed_decides_and_the_choice_never_changes():
+    held = [[sample.id for sample in hold_out(samples(10), 0.3, seed)[1]] for seed in (0, 0, 1)]
+    assert held[0] == held[1] != held[2]
+    assert held[0] == ["train-004", "train-005", "train-008"]
+
+
+def test_new_image_moves_at_most_one_other():
+    held = [{sample.id for sample in hold_out(samples(count), 10 / count, 0)[1]} for count in (100, 101)]
+    assert len(held[0] - held[1]) <= 1
+
+
+def test_own_validation_split_is_used_and_nothing_held_back():
+    train, validation = hold_out(samples(1) + samples(2, "validation") + samples(3, "test"), 0.5, 0)
+    assert [sample.id for sample in train] == ["train-000"]
+    assert [sample.id for sample in validation] == ["validation-000", "validation-001"]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (samples(1) + samples(5, "test"), "1 training images; at least 2"),
+        (samples(5, "test"), "0 training images; at least 2"),
+        (samples(2, "validation"), "0 training images; at least 1"),
+    ],
+)
+def test_too_few_training_images_are_an_error(found, words):
+    with pytest.raises(DataError, match=words):
+        hold_out(found, 0.15, 0)
