@@ -3,19 +3,19 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from samfit.frame import Frame
+from samfit.losses import LossFunction
 from samfit.types import Batch, Prompts, StepResult
 
-LossFunction = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
-"""(logits, target, valid) to named parts of the loss, each (B,)."""
+Model = Callable[..., Tensor]
+"""(frame, extra, prompts, weight) to low-resolution logits (B, C, 4g, 4g)."""
 
 
-def training_step(model: nn.Module, frame: Frame, batch: Batch, loss_function: LossFunction) -> StepResult:
+def training_step(model: Model, frame: Frame, batch: Batch, loss_function: LossFunction) -> StepResult:
     """Run the model on a batch and return its loss, ready for `backward`.
 
-    `model` takes (frame, extra, prompts, weight) and returns low-resolution logits (B, C, 4g, 4g).
     The loss is taken at the size of `batch.target`, each image weighted by its share.
     """
     low = model(batch.frame, batch.extra, batch.prompts, batch.weight)
@@ -29,6 +29,6 @@ def training_step(model: nn.Module, frame: Frame, batch: Batch, loss_function: L
 
 
 @torch.no_grad()
-def prediction_step(model: nn.Module, frame: Tensor, extra: Tensor | None, prompts: Prompts) -> Tensor:
+def prediction_step(model: Model, frame: Tensor, extra: Tensor | None, prompts: Prompts) -> Tensor:
     """Return low-resolution logits (B, C, 4g, 4g) in float32; `frame.to_original` brings them home."""
     return model(frame, extra, prompts).float()

@@ -11,7 +11,8 @@ from samfit.errors import SettingError, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-    LossFunction = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+LossFunction = Callable[["Tensor", "Tensor", "Tensor"], dict[str, "Tensor"]]
+"""(logits, target, valid) to named parts of the loss, each (B,)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ LOSSES: Mapping[str, LossRow] = MappingProxyType(
 )
 
 
-def loss_function(name: str) -> "LossFunction":
+def loss_function(name: str) -> LossFunction:
     """Return the function of a loss: logits, target and valid area to named parts per image.
 
     All arguments have the shapes of `samfit.losses.functions`; the loss of an image is the sum of its parts.
