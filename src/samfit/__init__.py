@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from samfit.engine.evaluation import evaluate
     from samfit.engine.loaded import load_run
     from samfit.engine.prediction import predict
-    from samfit.engine.training import resume, train
+    from samfit.engine.training import fit, resume, train
     from samfit.errors import (
         DataError,
         DownloadError,
@@ -45,6 +45,7 @@ __all__ = [
     "__version__",
     "attach",
     "evaluate",
+    "fit",
     "load_backbone",
     "load_run",
     "predict",
@@ -58,7 +59,7 @@ _NAMES_BY_MODULE = {
     "engine.evaluation": ("evaluate",),
     "engine.loaded": ("load_run",),
     "engine.prediction": ("predict",),
-    "engine.training": ("resume", "train"),
+    "engine.training": ("fit", "resume", "train"),
     "errors": (
         "DataError",
         "DownloadError",

@@ -182,4 +182,5 @@ def load_backbone(
     loader = import_module("samfit.backbones.weights")
     backbone = import_module(f"samfit.backbones.{card.module}").build(card, size, fit or card.fit)
     loader.load_base(backbone, weights, seed)
+    backbone.weights_from = (str(weights), seed)
     return backbone.eval().requires_grad_(False)

@@ -37,6 +37,8 @@ class Backbone(nn.Module, ABC):
         self.frame = frame
         self.weights_hash = ""
         """SHA-256 of the base weights as loaded, 64 hexadecimal digits; set by `load_backbone`."""
+        self.weights_from: tuple[str, int] = ("", 0)
+        """What `load_backbone` was given: the weights and the seed of random ones."""
 
     @property
     def grid(self) -> int:

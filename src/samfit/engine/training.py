@@ -11,16 +11,17 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from samfit.config import TrainSettings, write_config
+from samfit.config import TrainSettings, parse, write_config
 from samfit.data.batches import ScoredSet, TrainingSet
 from samfit.data.inspect import Inspection, inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
-from samfit.defaults import resolve
+from samfit.defaults import resolve, tables
+from samfit.engine.loaded import LoadedRun, load_run
 from samfit.engine.logs import make_logger, require_logger
 from samfit.engine.loop import Loop, Position, Task, peak_bytes
 from samfit.engine.models import build_model, prompt_rule
-from samfit.errors import RunError
+from samfit.errors import RunError, SettingError
 from samfit.files import sha256_of_file, write_json
 from samfit.methods.adapted import AdaptedModel
 from samfit.progress import is_first_process, track
@@ -52,7 +53,37 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
     data = _look_at(settings)
     if model is None:
         model = build_model(settings, data.found.classes)
+    elif model.classes != data.found.classes:
+        raise SettingError(
+            f"the model has the classes {', '.join(model.classes)}, the data set "
+            f"{', '.join(data.found.classes)}: attach the method with classes={data.found.classes}"
+        )
     return _run(settings, data, model, resumed=False)
+
+
+def fit(model: AdaptedModel, *, overwrite: bool = False, **settings: Any) -> LoadedRun:
+    """Train an adapted model and return its run at the best epoch, ready to segment images.
+
+    `settings`: fields of `TrainSettings`; those that describe the model are taken from it. Raises what
+    `train` raises, and `SettingError` for a seed other than that of the model's random weights.
+    """
+    backbone = model.backbone
+    weights, seed = backbone.weights_from
+    described = {
+        "backbone": backbone.card.name,
+        "method": model.row.name,
+        "weights": weights,
+        "image_size": backbone.frame.size,
+        "fit": backbone.frame.fit,
+        "classes": model.classes,
+    }
+    twice = sorted(described.keys() & settings.keys())
+    if twice:
+        raise SettingError(f"{', '.join(twice)}: the model says so already; leave it out")
+    if weights == "random" and settings.setdefault("seed", seed) != seed:
+        raise SettingError(f"seed {settings['seed']}: the model's random weights were drawn from {seed}")
+    full = parse(TrainSettings, described | settings, tables())
+    return load_run(train(full, overwrite=overwrite, model=model), accelerator=full.accelerator)
 
 
 def resume(run: Path) -> Path:
