@@ -38,6 +38,7 @@ GOLDEN_CARD = BackboneCard(
     resampling="pillow",
     upsampling="bilinear",
     negative_clicks=True,
+    prompt_slots=None,
     weights=None,
 )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samfit.backbones import BACKBONES, card_of
+from samfit.backbones.card import BackboneCard
 from samfit.config import EvaluateSettings, TrainSettings, flag, setting_error
 from samfit.data.sources import SOURCES
 from samfit.losses import LOSSES
@@ -44,11 +45,12 @@ def as_in_run(settings: EvaluateSettings, run: TrainSettings) -> EvaluateSetting
     """Return the settings of an evaluation with everything filled in that the run says.
 
     `run` must have been resolved. Raises `SettingError` if a setting of the prompt is given that the kind
-    of prompt does not use.
+    of prompt or the backbone does not use.
     """
     open_fields = [field for field in type(settings).model_fields if getattr(settings, field) is None]
     filled = settings.model_copy(update={field: getattr(run, field) for field in open_fields})
     faults = _idle(filled.prompt, {field: getattr(settings, field) for field in _USED_BY})
+    faults += _beyond(card_of(run.backbone), filled)
     if faults:
         raise setting_error(faults)
     return filled
@@ -79,8 +81,7 @@ def _misfits(settings: TrainSettings) -> list[str]:
         )
     if _number(settings.loss_size) > image_size:
         faults.append(f"--loss-size {settings.loss_size}: expected at most the image size, {image_size}")
-    if settings.negative_clicks and not card.negative_clicks:
-        faults.append(f"--negative-clicks {settings.negative_clicks}: {card.name} knows no negative clicks")
+    faults += _beyond(card, settings)
     if settings.accumulate > batch_size:
         faults.append(
             f"--accumulate {settings.accumulate}: a batch of {batch_size} has no more than {batch_size} "
@@ -96,6 +97,19 @@ def _misfits(settings: TrainSettings) -> list[str]:
     given = {name: getattr(settings, name) for name in _USED_BY}
     changed = {name: value for name, value in given.items() if value != fields[name].default}
     return faults + _idle(settings.prompt, changed)
+
+
+def _beyond(card: BackboneCard, settings: TrainSettings | EvaluateSettings) -> list[str]:
+    """Return a message for each setting of the click prompt that the backbone cannot take."""
+    if settings.prompt != "click":
+        return []
+    faults = []
+    clicks, negative_clicks = _number(settings.clicks), _number(settings.negative_clicks)
+    if negative_clicks and not card.negative_clicks:
+        faults.append(f"--negative-clicks {negative_clicks}: {card.name} knows no negative clicks")
+    if card.prompt_slots is not None and clicks + negative_clicks > card.prompt_slots:
+        faults.append(f"--clicks {clicks}: {card.name} takes {card.prompt_slots} clicks at most")
+    return faults
 
 
 def _idle(prompt: str | None, given: Mapping[str, int | None]) -> list[str]:

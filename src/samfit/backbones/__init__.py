@@ -46,6 +46,7 @@ def _sam(
         resampling="pillow",
         upsampling="bilinear",
         negative_clicks=True,
+        prompt_slots=None,
         weights=WeightsFile(file, _SAM_ADDRESS + file, size, sha256, "Apache-2.0"),
     )
 
@@ -67,6 +68,7 @@ def _efficient_sam(name: str, file: str, size: int | None, sha256: str | None, *
         resampling="torch",
         upsampling="bicubic",
         negative_clicks=False,
+        prompt_slots=6,
         weights=WeightsFile(file, _EFFICIENT_SAM_ADDRESS + file, size, sha256, "Apache-2.0"),
     )
 
@@ -79,15 +81,15 @@ _TINY = BackboneCard(
         "width": 128,
         "heads": 4,
         "mlp_width": 512,
-        "window": 7,
+        "window": 8,
         "global_blocks": (1, 3),
-        "pretrained_grid": 8,
+        "pretrained_grid": 16,
         "decoder_heads": 4,
         "decoder_mlp_width": 256,
     },
     paper="Kirillov et al. 2023, arXiv 2304.02643 (architecture)",
     image_size=128,
-    patch=16,
+    patch=8,
     depth=4,
     embedding_width=64,
     mean=(123.675, 116.28, 103.53),
@@ -96,8 +98,9 @@ _TINY = BackboneCard(
     resampling="pillow",
     upsampling="bilinear",
     negative_clicks=True,
+    prompt_slots=None,
     weights=None,
-    defaults={"epochs": 30},
+    defaults={"epochs": 30, "learning_rate": 1e-3},
 )
 
 BACKBONES: Mapping[str, BackboneCard] = MappingProxyType(

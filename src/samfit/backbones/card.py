@@ -48,6 +48,8 @@ class BackboneCard:
     upsampling: Literal["bilinear", "bicubic"]
     negative_clicks: bool
     """Whether the prompt encoder knows background clicks."""
+    prompt_slots: int | None
+    """Largest number of clicks and corners of a box in one prompt, or None for any number."""
     weights: WeightsFile | None
     """The published file, or None where only random weights exist."""
     defaults: dict[str, Any] = field(default_factory=dict)

@@ -82,6 +82,10 @@ class LoadedRun:
         card = self._run.model.backbone.card
         if (labels == NEGATIVE).any() and not card.negative_clicks:
             raise DataError(f"{name}: {card.name} knows no background clicks; leave out label 0")
+        if card.prompt_slots is not None and len(labels) > card.prompt_slots:
+            raise DataError(
+                f"{name}: {len(labels)} clicks and corners of a box; {card.name} takes {card.prompt_slots}"
+            )
 
     def answer(self, image: NDArray[np.uint8], prompt: Points) -> dict[str, NDArray[np.float32]]:
         """Return the probability (H, W) of each class for a prompt in original pixels."""
