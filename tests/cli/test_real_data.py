@@ -1,7 +1,7 @@
 """Real images through the command line: what a bare `samfit train` reaches on sam-tiny with random weights.
 
-Thresholds are those that a user may expect, not what was measured; "trivial" is the best of: the mean training
-mask at its best threshold, and everything foreground.
+Thresholds are what a user may expect, not what was measured; "trivial" is the better of the mean training
+mask at its best threshold and everything foreground.
 """
 
 import json

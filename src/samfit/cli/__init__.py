@@ -105,6 +105,9 @@ def group(quiet: bool, verbose: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; `arguments` are the process's by default."""
+    # Threads that wait awake take a shared machine from themselves: a step took up to ten times as long.
+    # Read by torch's OpenMP when it is loaded, which no command has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         status = group.main(
             None if arguments is None else list(arguments), prog_name="samfit", standalone_mode=False
