@@ -39,9 +39,10 @@ def run_demo(output: Path, *, overwrite: bool = False) -> None:
         )
     )
     summary = evaluate(EvaluateSettings(run=run))
-    table = Table("", "Dice", "IoU", box=None, title="sam-tiny on drawn lesions it has not seen")
+    table = Table("", "Dice", "IoU", box=None)
     for name, metrics in (("before", summary["unadapted"]["metrics"]), ("after", summary["metrics"])):
         table.add_row(name, f"{metrics['dice']['mean']:.3f}", f"{metrics['iou']['mean']:.3f}")
+    print("\nsam-tiny on drawn lesions that it has not seen:")
     Console(file=sys.stdout).print(table)
     print(f"\nLook at {run / 'samples'} and {run / 'evaluation' / 'overlays'}.")
     print("The same with your own images: samfit train --data DIR --dataset folder --output RUN")

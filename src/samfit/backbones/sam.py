@@ -105,7 +105,10 @@ class Sam(Backbone):
         return names
 
     def fit_positions(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Resize position tables: absolute ones bicubically, those of global blocks linearly (DESIGN 5.1)."""
+        """Resize position tables: absolute ones bicubically, those of global blocks linearly.
+
+        Tables of window blocks stay as they are: the window has the same size at every image size.
+        """
         pretrained = self.card.architecture["pretrained_grid"]
         fitted = dict(state)
         table = state[_POSITION_TABLE]
