@@ -9,6 +9,7 @@ import json
 import pickle
 import platform
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from samfit.files import write_bytes
 from samfit.methods.adapted import AdaptedModel
 
 _HEADER_KEY = "samfit"
+_CHECKPOINT_KEYS = {"position", "fingerprint", "base_sha256", "state", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,16 @@ class RunFolder:
         return self.path / "evaluation"
 
     @property
+    def tensorboard(self) -> Path:
+        """Event files of `--logger tensorboard`."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """Files of `--logger wandb`, which gives the folder its name."""
+        return self.path / "wandb"
+
+    @property
     def log(self) -> Path:
         """What was said during the run."""
         return self.path / "log.txt"
@@ -77,6 +89,13 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Return whether a run was started here."""
         return any(path.exists() for path in (self.config, self.adapter, self.checkpoint))
+
+    def clear(self) -> None:
+        """Remove what an older run wrote; whatever else lies in the folder stays."""
+        for file in (self.config, self.adapter, self.checkpoint, self.metrics, self.summary, self.log):
+            file.unlink(missing_ok=True)
+        for folder in (self.samples, self.evaluation, self.tensorboard, self.wandb):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def settings(self) -> TrainSettings:
         """Read the settings. Raises `RunError` if this is no run, `SettingError` if they are damaged."""
@@ -86,25 +105,16 @@ class RunFolder:
         return parse(TrainSettings, read_config(self.config), tables(), str(self.config))
 
 
-def create_run(path: Path, *, overwrite: bool) -> RunFolder:
-    """Return an empty run folder at `path`; with `overwrite` the files of an older run are removed first.
-
-    Raises `RunError` if the folder holds a run, or is no folder. Nothing is created yet.
-    """
-    run = RunFolder(path)
+def require_free(run: RunFolder, *, overwrite: bool) -> None:
+    """Raise `RunError` if the folder is a file, or holds a run and `overwrite` is not given."""
+    path = run.path
     if path.exists() and not path.is_dir():
         raise RunError(f"--output {path}: this is a file; give the name of a new folder")
-    if run.holds_run():
-        if not overwrite:
-            raise RunError(
-                f"--output {path} already holds a run: choose another folder, go on with "
-                f"'samfit train --resume {path}', or replace it with --overwrite"
-            )
-        for old in (run.config, run.adapter, run.checkpoint, run.metrics, run.summary, run.log):
-            old.unlink(missing_ok=True)
-        for folder in (run.samples, run.evaluation):
-            shutil.rmtree(folder, ignore_errors=True)
-    return run
+    if run.holds_run() and not overwrite:
+        raise RunError(
+            f"--output {path} already holds a run: choose another folder, go on with "
+            f"'samfit train --resume {path}', or replace it with --overwrite"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -183,9 +193,15 @@ def load_adapter(path: Path, model: AdaptedModel) -> None:
         made_for, found = getattr(header, field), getattr(expected, field)
         if made_for != found:
             what = names.get(field, field)
-            raise RunError(f"{path} was made for {what} {made_for}, but the model has {what} {found}")
+            raise RunError(
+                f"{path} was made for {what} {_words(made_for)}, but the model has {what} {_words(found)}"
+            )
     own = model.adapter_state()
     load_state(path, own, state)
+
+
+def _words(value: str | int | tuple[str, ...]) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def load_state(path: Path, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
@@ -212,16 +228,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises `RunError` if it is missing, cut off, not a checkpoint of samfit, or a pickle with code in it.
     """
     if not path.is_file():
-        raise RunError(f"{path}: there is no checkpoint to go on from; start the training again")
+        raise RunError(f"{path}: there is no checkpoint to go on from; start again with --overwrite")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RunError(
             f"{path} was refused: it is not a checkpoint of samfit, or a pickle with code in it, "
             "which was not run"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged file makes the reader fail in any way it can
         raise RunError(f"{path} cannot be read: it is cut off, or not a checkpoint") from error
-    if not isinstance(content, dict) or "position" not in content:
+    if not isinstance(content, dict) or content.keys() != _CHECKPOINT_KEYS:
         raise RunError(f"{path} is not a checkpoint of samfit: it does not say where its run stood")
     return content

@@ -170,7 +170,7 @@ def test_evaluate_shows_adapted_and_unadapted_side_by_side(engine, capsys):
         "adapted, cup 0.8500 0.8400 to 0.8600 0.7500 0.7400 to 0.7600",
         "",
         "50 images of the test split; prompt: full-box",
-        "2 masks without foreground among them",
+        "masks without foreground: 2",
         "one prompt an image",
     ]
 

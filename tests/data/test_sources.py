@@ -1,6 +1,7 @@
 """Layouts written by hand: what is paired, and what each fault of a layout is answered with."""
 
 import json
+import os
 import subprocess
 import sys
 import unicodedata
@@ -83,6 +84,15 @@ def test_hidden_and_foreign_files_are_noted(tmp_path):
     fault = only_fault(find_samples("folder", tmp_path))
     assert fault.level == "note"
     assert all(name in fault.message for name in ("._a.jpg", "notes.txt", "Thumbs.db"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf8_is_an_error_and_not_a_crash_later(tmp_path):
+    lay(tmp_path, "images/a.png", "masks/a.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/images/l\xe4sion.png")).touch()
+    fault = only_fault(find_samples("folder", tmp_path))
+    assert fault.level == "error"
+    assert "l\\xe4sion.png" in fault.message
 
 
 def test_image_without_mask_names_the_place_looked_at(tmp_path):

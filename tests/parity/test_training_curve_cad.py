@@ -27,7 +27,7 @@ def train(tensors, *, weight_decay, learning_rate=2e-4, steps=10, high_frequency
     losses = []
     for _ in range(steps):
         result = training_step(model, model.backbone.frame, batch, loss_function("bce-iou"))
-        losses.append([float(result.parts["bce"]), float(result.parts["iou"]), float(result.loss)])
+        losses.append([float(result.parts["bce"]), float(result.parts["iou"]), float(result.loss.detach())])
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()

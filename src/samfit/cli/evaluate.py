@@ -38,7 +38,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     print_table(table)
     click.echo(f"\n{summary['images']} images of the {summary['split']} split; prompt: {summary['prompt']}")
     if summary["empty_targets"]:
-        click.echo(f"{summary['empty_targets']} masks without foreground among them")
+        click.echo(f"masks without foreground: {summary['empty_targets']}")
     click.echo(summary["protocol_description"])
 
 

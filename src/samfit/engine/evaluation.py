@@ -5,21 +5,22 @@ import heapq
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from samfit.config import EvaluateSettings, TrainSettings
 from samfit.data.batches import PromptRule, Scored, ScoredSet
 from samfit.data.inspect import inspect, require_sound
-from samfit.data.sources import find_samples
+from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
 from samfit.defaults import as_in_run
-from samfit.engine.models import open_run
+from samfit.engine.devices import open_fabric
+from samfit.engine.models import FinishedRun, open_run
 from samfit.engine.scoring import ImageScore, score_set
-from samfit.errors import DataError
+from samfit.errors import DataError, SettingError
 from samfit.files import write_json, write_text
 from samfit.metrics import bootstrap_interval
 from samfit.progress import track
@@ -44,14 +45,16 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """
     folder = RunFolder(settings.run)
     trained = folder.settings()
-    elsewhere = settings.data is not None and settings.data != trained.data
     settings = as_in_run(settings, trained)
+    elsewhere = _set(settings.data).resolve() != trained.data.resolve()
     run = open_run(folder, keep_base=True)
-    found = find_samples(
-        str(settings.dataset), _set(settings.data), classes=run.model.classes, values=trained.mask_values
-    )
+    found = _find(settings, run)
     inspection = inspect(found, page=trained.page, progress=track)
     require_sound(inspection)
+    if elsewhere:  # what is doubtful in the run's own data was said when it was trained
+        for fault in inspection.faults:
+            if fault.level == "warning":
+                logger.warning("%s", fault.message)
     samples = _of_split(found.samples, settings, None if elsewhere else trained)
     rule = PromptRule(
         _set(settings.prompt),
@@ -70,7 +73,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         read_extra=run.model.row.reader,
         page=trained.page,
     )
-    fabric = Fabric(accelerator=settings.accelerator, devices=1)
+    fabric = open_fabric(settings.accelerator)
     model = run.model.to(fabric.device)
     worst = _Worst(settings.overlays)
     adapted = score_set(model, frame, scored, fabric, settings.batch_size, watch=worst.add, said="adapted")
@@ -95,6 +98,27 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return summary
 
 
+def _find(settings: EvaluateSettings, run: FinishedRun) -> Found:
+    """Find the samples, with masks of the run's classes.
+
+    Where run and data set have one class each, these are the same, whatever their names: `lesion` and
+    `foreground`, say.
+    """
+    dataset, data = str(settings.dataset), _set(settings.data)
+    classes, values = run.model.classes, run.settings.mask_values
+    try:
+        return find_samples(dataset, data, classes=classes, values=values)
+    except SettingError:
+        found = find_samples(dataset, data, values=values)
+    if len(classes) != 1 or len(found.classes) != 1:
+        raise DataError(
+            f"{data}: the run segments {', '.join(classes)}, the data set has {', '.join(found.classes)}"
+        )
+    (own,), (name,) = classes, found.classes
+    samples = tuple(replace(sample, masks={own: sample.masks[name]}) for sample in found.samples)
+    return replace(found, samples=samples, classes=classes)
+
+
 def _of_split(
     samples: Sequence[Sample], settings: EvaluateSettings, trained: TrainSettings | None
 ) -> list[Sample]:
@@ -104,7 +128,8 @@ def _of_split(
         return training if settings.split == "train" else validation
     chosen = [sample for sample in samples if sample.split == settings.split]
     if not chosen:
-        there = sorted({sample.split for sample in samples})
+        held_out = set() if trained is None else {"validation"}
+        there = sorted({sample.split for sample in samples} | held_out)
         raise DataError(
             f"--split {settings.split}: {settings.data} has no such images; it has --split {', '.join(there)}"
         )
@@ -169,7 +194,8 @@ class _Worst:
             sorted(self._kept, key=lambda e: e[:2], reverse=True), 1
         ):
             picture = draw_overlay(item.image, mask, item.masks >= 0.5)
-            write_png(target / f"{number:02d}_{name}.png", picture)
+            # A character has four bytes at most, the name of a file 255.
+            write_png(target / f"{number:02d}_{name[:60]}.png", picture)
 
 
 def _set(value: Any) -> Any:

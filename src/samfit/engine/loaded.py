@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from samfit.data.batches import to_prompts
 from samfit.data.prompts import Points, make_prompt
 from samfit.data.reading import read_image
+from samfit.engine.devices import open_fabric
 from samfit.engine.models import FinishedRun, open_run
 from samfit.errors import DataError, SettingError
 from samfit.runs import RunFolder
@@ -23,7 +23,7 @@ class LoadedRun:
 
     def __init__(self, run: FinishedRun, accelerator: Literal["auto", "cpu", "gpu"] = "auto"):
         self._run = run
-        self._device = Fabric(accelerator=accelerator, devices=1).device
+        self._device = open_fabric(accelerator).device
         self._model = run.model.to(self._device).eval()
         self.classes = run.model.classes
         """Names of the classes, in the order of every result."""
@@ -52,12 +52,12 @@ class LoadedRun:
 
         `image`: RGB (H, W, 3) uint8, or a file. `points`: clicks as (x, y) original pixels, `labels`: 1 for
         foreground and 0 for background, all foreground if not given; `box`: (x1, y1, x2, y2). Without any,
-        the run's own prompt is used. Raises `SettingError` if that needs a mask, or for a prompt that the
-        backbone does not know.
+        the run's own prompt is used. Raises `SettingError` if that needs a mask or an argument has another
+        form, `DataError` if the file cannot be read or the prompt does not fit the image or the backbone.
         """
-        pixels = read_image(Path(image)) if isinstance(image, str | Path) else image
+        pixels = read_image(Path(image)) if isinstance(image, str | Path) else _checked(image)
         height, width = pixels.shape[:2]
-        if len(points) or box is not None:
+        if len(points) or labels is not None or box is not None:
             return self.answer(pixels, _given_prompt(points, labels, box))
         return self.answer(pixels, self.own_prompt(height, width))
 
@@ -68,14 +68,15 @@ class LoadedRun:
         if kind in ("click", "box"):
             raise SettingError(
                 f"{self._run.folder.path} was trained with --prompt {kind}, so each image needs one: give a "
-                "CSV or JSON file with --prompts FILE"
+                "CSV or JSON file with --prompts FILE, or points or a box from Python"
             )
         return make_prompt(kind, None, height, width, np.random.default_rng(0))
 
     def check_prompt(self, name: str, prompt: Points, height: int, width: int) -> None:
         """Raise `DataError` if the prompt of the image `name` does not fit it or the backbone."""
         points, labels = prompt
-        outside = (points < 0).any(1) | (points[:, 0] > width) | (points[:, 1] > height)
+        inside = (points >= 0) & (points <= (width, height))  # a coordinate that is no number is not inside
+        outside = ~inside.all(1)
         if outside.any():
             x, y = points[outside.argmax()]
             raise DataError(f"{name}: the prompt ({x:g}, {y:g}) lies outside the image of {width} x {height}")
@@ -110,12 +111,27 @@ def load_run(path: Path | str, *, accelerator: Literal["auto", "cpu", "gpu"] = "
     return LoadedRun(open_run(RunFolder(Path(path))), accelerator)
 
 
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image that the user gave. Raises `SettingError` if it is no (H, W, 3) uint8."""
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise SettingError(
+            f"image: an array of shape {array.shape} and type {array.dtype}; expected (H, W, 3) uint8, RGB "
+            "from 0 to 255"
+        )
+    return array
+
+
 def _given_prompt(
     points: Sequence[Sequence[float]], labels: Sequence[int] | None, box: Sequence[float] | None
 ) -> Points:
     kinds = list(labels) if labels is not None else [POSITIVE] * len(points)
     if len(kinds) != len(points) or not set(kinds) <= {NEGATIVE, POSITIVE}:
         raise SettingError(f"labels {kinds}: expected 1 or 0 for each of {len(points)} points")
+    if any(len(point) != 2 for point in points):
+        raise SettingError(f"points {points}: expected (x, y) each")
+    if box is not None and (len(box) != 4 or box[0] > box[2] or box[1] > box[3]):
+        raise SettingError(f"box {box}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2")
     corners = [] if box is None else [box[:2], box[2:]]
     slots = kinds + ([] if box is None else [TOP_LEFT, BOTTOM_RIGHT])
     coordinates = np.array([*points, *corners], dtype=np.float32).reshape(-1, 2)

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from samfit.errors import SettingError
 from samfit.files import write_text
+from samfit.runs import RunFolder
 
 Row = Mapping[str, float | int]
 
@@ -35,10 +37,10 @@ def write_metrics(path: Path, rows: Sequence[Row]) -> None:
 class WandbLogger:
     """Weights & Biases; offline where WANDB_MODE says so."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]):
+    def __init__(self, folder: RunFolder, settings: dict[str, Any]):
         import wandb
 
-        self._run = wandb.init(project="samfit", name=folder.name, dir=folder, config=settings)
+        self._run = wandb.init(project="samfit", name=folder.path.name, dir=folder.path, config=settings)
 
     def log(self, row: Row) -> None:
         """Take one row."""
@@ -52,10 +54,10 @@ class WandbLogger:
 class TensorBoardLogger:
     """TensorBoard event files in `tensorboard/` of the run folder."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]):
+    def __init__(self, folder: RunFolder, settings: dict[str, Any]):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(folder / "tensorboard")
+        self._writer = SummaryWriter(folder.tensorboard)
 
     def log(self, row: Row) -> None:
         """Take one row."""
@@ -77,8 +79,16 @@ def require_logger(name: Literal["wandb", "tensorboard"] | None) -> None:
         raise SettingError(f"--logger {name} needs the package {name}: pip install 'samfit[{name}]'")
 
 
-def make_logger(
-    name: Literal["wandb", "tensorboard"] | None, folder: Path, settings: dict[str, Any]
-) -> Logger | None:
-    """Start the logger that was asked for."""
-    return None if name is None else _LOGGERS[name](folder, settings)
+@contextmanager
+def open_logger(
+    name: Literal["wandb", "tensorboard"] | None, folder: RunFolder, settings: dict[str, Any]
+) -> Iterator[Logger | None]:
+    """Start the logger that was asked for, and close it however the run ends."""
+    if name is None:
+        yield None
+        return
+    tool = _LOGGERS[name](folder, settings)
+    try:
+        yield tool
+    finally:
+        tool.close()

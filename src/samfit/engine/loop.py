@@ -5,11 +5,12 @@ A run that was interrupted goes on from `Position` and ends with the same weight
 
 import logging
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -86,6 +87,10 @@ class Loop:
             world=fabric.world_size,
         )
         self.model, self.optimizer = fabric.setup(task.model, self._make_optimizer())
+        # Fabric's own bf16 would round the coordinates of prompts too, to several pixels.
+        self.autocast = torch.autocast(
+            fabric.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+        )
         self.position = Position()
         self.stop = StopRequest()
 
@@ -160,9 +165,10 @@ class Loop:
         sums: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(parts):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(parts) - 1):
-                result = training_step(
-                    self.model, self.frame, batch.to(self.fabric.device), self.loss_function
-                )
+                with self.autocast:
+                    result = training_step(
+                        self.model, self.frame, batch.to(self.fabric.device), self.loss_function
+                    )
                 # Processes average their gradients; shares already add up to one over all of them.
                 self.fabric.backward(result.loss * self.fabric.world_size)
             for name, value in result.parts.items():
@@ -198,17 +204,19 @@ class Loop:
         return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     def _validate(self) -> list[ImageScore]:
-        self.model.eval()
-        # Processes score different numbers of images, so they cannot agree to stop in between.
+        # Processes score different numbers of images: they cannot agree to stop in between, nor use the
+        # model as Fabric wraps it, which lets them wait for each other.
+        model = self.task.model.eval()
         watch = (lambda *_: self._stop_if_asked()) if self.fabric.world_size == 1 else None
-        return score_set(
-            self.model,
-            self.frame,
-            self.task.validation,
-            self.fabric,
-            _set(self.settings.batch_size),
-            watch=watch,
-        )
+        with self.autocast:
+            return score_set(
+                model,
+                self.frame,
+                self.task.validation,
+                self.fabric,
+                _set(self.settings.batch_size),
+                watch=watch,
+            )
 
     def _close_epoch(self, scores: list[ImageScore]) -> None:
         """Write the row, the best adapter, the samples and the checkpoint of an epoch that is done."""
@@ -255,9 +263,8 @@ class Loop:
 
     def _write_samples(self) -> None:
         if self.fabric.is_global_zero:
-            self.model.eval()
             path = self.task.folder.samples / f"epoch_{self.position.epoch:04d}.png"
-            write_samples(path, self.task.model, self.frame, self.task.validation, self.fabric)
+            write_samples(path, self.task.model.eval(), self.frame, self.task.validation, self.fabric)
 
     def _save_checkpoint(self) -> None:
         if self.fabric.is_global_zero:
@@ -279,6 +286,8 @@ class Loop:
         if not asked:
             return
         self._save_checkpoint()
+        if not self.fabric.is_global_zero:
+            raise SystemExit(0)  # the first process says why; Lightning would kill it if another failed
         status = 130 if self.stop.signal in (None, 2) else 128 + self.stop.signal
         raise Interrupted(
             f"stopped in epoch {self.position.epoch + 1}; go on with "
@@ -327,11 +336,17 @@ class _EpochProgress:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the largest number of bytes allocated on a GPU, or resident in this process on a CPU."""
+    """Return the largest number of bytes allocated on a GPU, or resident in this process on a CPU.
+
+    0 on Windows, whose Python does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if find_spec("resource") is None:
+        return 0
+    usage = import_module("resource")
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return usage.getrusage(usage.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _step_seed(seed: int, epoch: int, step: int) -> int:

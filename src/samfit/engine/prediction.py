@@ -1,5 +1,8 @@
 """`predict`: segment image files and write their masks."""
 
+import logging
+import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,11 @@ from samfit.engine.loaded import LoadedRun, load_run
 from samfit.errors import DataError, SettingError
 from samfit.progress import track
 from samfit.report.overlays import draw_overlay, write_png
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_NAME = 255
+"""Bytes in the name of a file, on every common file system."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ def predict(settings: PredictSettings) -> list[Path]:
     not end the rest; all of them are named in one `DataError` at the end. Raises before anything is written
     if two results would have the same name, or a file is there already, or a prompt is missing.
     """
-    run = load_run(settings.run, accelerator=settings.accelerator)
     images = _find_images(settings.images)
+    run = load_run(settings.run, accelerator=settings.accelerator)
     targets = _targets(images, run.classes, settings)
     prompts = _prompts(run, images, settings)
     written: list[Path] = []
@@ -55,7 +63,8 @@ def predict(settings: PredictSettings) -> list[Path]:
             continue
         written.extend(_write(targets[image], pixels, run.answer(pixels, prompts[image])))
     if faults:
-        raise DataError([*faults, f"{len(written)} files of the other images were written"])
+        others = f"the {len(written)} files of the others were written"
+        raise DataError([f"{len(faults)} of {len(images)} images cannot be read; {others}:", *faults])
     return written
 
 
@@ -65,10 +74,14 @@ def _find_images(given: Sequence[Path]) -> list[Path]:
     faults = []
     for path in given:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.is_file() and is_image_name(file.name))
+            everything = sorted(path.iterdir())
+            inside = [file for file in everything if file.is_file() and is_image_name(file.name)]
             images.extend(inside)
             if not inside:
                 faults.append(f"{path}: the folder holds no image")
+            elif len(inside) < len(everything):
+                passed_over = [file.name for file in everything if file not in inside]
+                logger.info("%s: passed over %s, no images by name", path, ", ".join(passed_over))
         elif path.is_file():
             images.append(path)
         else:
@@ -94,17 +107,28 @@ def _targets(
         for file, same in sources.items()
         if len(same) > 1
     ]
-    inputs = {image.resolve() for image in images}
-    there = [file for file in sources if file.exists() or file.resolve() in inputs]
-    taken = [file for file in there if file.resolve() in inputs or not settings.overwrite]
-    if taken:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        faults.append(
-            f"{taken[0]}{more}: there already; choose another --output, or replace them with --overwrite"
-        )
+    lengths = {file: len(os.fsencode(file.name)) for file in sources}
+    faults += [
+        f"{file}: a name of {length} bytes, and {_LONGEST_NAME} are allowed; rename {sources[file][0]}"
+        for file, length in lengths.items()
+        if length > _LONGEST_NAME
+    ]
     if faults:
         raise DataError(faults)
+    inputs = {image.resolve() for image in images}
+    ours = [file for file in sources if file.resolve() in inputs]
+    if ours:
+        raise DataError(f"{_first_of(ours)}: an image to segment; choose another --output, so that it stays")
+    taken = [file for file in sources if file.exists()]
+    if taken and not settings.overwrite:
+        raise DataError(
+            f"{_first_of(taken)}: there already; choose another --output, or replace them with --overwrite"
+        )
     return targets
+
+
+def _first_of(files: Sequence[Path]) -> str:
+    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])
 
 
 def _targets_of(stem: str, classes: Sequence[str], settings: PredictSettings) -> _Targets:
@@ -128,14 +152,16 @@ def _prompts(run: LoadedRun, images: Sequence[Path], settings: PredictSettings) 
             continue  # named with the other unreadable images at the end
     if settings.prompts is None:
         return {image: run.own_prompt(*size) for image, size in sizes.items()}
-    given = read_prompts_file(settings.prompts)
-    chosen = {image: image.name if image.name in given else image.stem for image in images}
+    # macOS stores names decomposed (NFD): the same letters as in the file, in other bytes.
+    given = {_composed(name): prompt for name, prompt in read_prompts_file(settings.prompts).items()}
+    names = {image: (_composed(image.name), _composed(image.stem)) for image in images}
+    chosen = {image: name if name in given else stem for image, (name, stem) in names.items()}
     faults = [
         f"{settings.prompts}: no prompt for {image}" for image, name in chosen.items() if name not in given
     ]
     faults += [
         f"{settings.prompts}: '{name}' is none of the images to segment"
-        for name in given.keys() - set(chosen.values())
+        for name in sorted(given.keys() - set(chosen.values()))
     ]
     for image, size in sizes.items():
         if chosen[image] in given:
@@ -146,6 +172,10 @@ def _prompts(run: LoadedRun, images: Sequence[Path], settings: PredictSettings) 
     if faults:
         raise DataError(faults)
     return {image: given[chosen[image]] for image in sizes}
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _write(

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from samfit.data.inspect import Inspection, inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
 from samfit.defaults import resolve, tables
+from samfit.engine.devices import open_fabric
 from samfit.engine.loaded import LoadedRun, load_run
-from samfit.engine.logs import make_logger, require_logger
+from samfit.engine.logs import open_logger, require_logger
 from samfit.engine.loop import Loop, Position, Task, peak_bytes
 from samfit.engine.models import build_model, prompt_rule
 from samfit.errors import RunError, SettingError
-from samfit.files import sha256_of_file, write_json
+from samfit.files import sha256_of_file, storage_errors, write_json
 from samfit.methods.adapted import AdaptedModel
 from samfit.progress import is_first_process, track
-from samfit.runs import RunFolder, create_run, read_checkpoint, versions
+from samfit.runs import RunFolder, read_checkpoint, require_free, versions
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
     Raises `SettingError`, `DataError`, `WeightsError` or `RunError` before anything is written, and
     `Interrupted` if Ctrl-C or SIGTERM stopped the run, after its checkpoint was written.
     """
-    settings = resolve(settings)
+    settings = _from_anywhere(resolve(settings))
     require_logger(settings.logger)
+    fabric = _open_fabric(settings)
     if is_first_process():
-        create_run(settings.output, overwrite=overwrite)
+        require_free(RunFolder(settings.output), overwrite=overwrite)
     data = _look_at(settings)
     if model is None:
         model = build_model(settings, data.found.classes)
@@ -58,7 +60,7 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
             f"the model has the classes {', '.join(model.classes)}, the data set "
             f"{', '.join(data.found.classes)}: attach the method with classes={data.found.classes}"
         )
-    return _run(settings, data, model, resumed=False)
+    return _run(settings, data, model, fabric, resumed=False)
 
 
 def fit(model: AdaptedModel, *, overwrite: bool = False, **settings: Any) -> LoadedRun:
@@ -93,10 +95,11 @@ def resume(run: Path) -> Path:
     """
     folder = RunFolder(run)
     settings = folder.settings().model_copy(update={"output": run})
-    checkpoint = read_checkpoint(folder.checkpoint)
     if folder.summary.is_file():
         logger.info("%s is finished; there is nothing left to train", run)
         return run
+    checkpoint = read_checkpoint(folder.checkpoint)
+    fabric = _open_fabric(settings)
     data = _look_at(settings)
     if checkpoint["fingerprint"] != data.fingerprint:
         raise RunError(f"{run} cannot go on: the files of {settings.data} have changed since it was started")
@@ -106,7 +109,15 @@ def resume(run: Path) -> Path:
             f"{run} cannot go on: it was started on base weights with hash {checkpoint['base_sha256']}, "
             f"--weights {settings.weights} now has {model.backbone.weights_hash}"
         )
-    return _run(settings, data, model, resumed=True)
+    return _run(settings, data, model, fabric, resumed=True)
+
+
+def _from_anywhere(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with absolute paths, so that the run can be used from any folder."""
+    update: dict[str, Any] = {"data": settings.data.absolute()}
+    if settings.weights not in ("published", "random") and Path(settings.weights).exists():
+        update["weights"] = str(Path(settings.weights).absolute())
+    return settings.model_copy(update=update)
 
 
 def _look_at(settings: TrainSettings) -> _Data:
@@ -131,40 +142,34 @@ def _fingerprint(found: Found) -> str:
     return digest.hexdigest()
 
 
-def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, *, resumed: bool) -> Path:
-    fabric = make_fabric(settings)
+def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, fabric: Fabric, *, resumed: bool) -> Path:
     fabric.launch()
     folder = RunFolder(settings.output)
+    task = _task(settings, folder, data, model)  # may refuse the data, so before anything is written
     if fabric.is_global_zero and not resumed:
+        folder.clear()
         write_config(folder.config, settings)
-    task = _task(settings, folder, data, model)
-    tool = (
-        make_logger(settings.logger, folder.path, settings.model_dump(mode="json"))
-        if fabric.is_global_zero
-        else None
-    )
+    tool_name = settings.logger if fabric.is_global_zero else None
     began = time.perf_counter()
-    with _log_file(folder, fabric):
+    with (
+        _log_file(folder, fabric),
+        open_logger(tool_name, folder, settings.model_dump(mode="json")) as tool,
+    ):
         loop = Loop(task, fabric, tool)
         if resumed:
             loop.resume()
         position = loop.run()
-    if tool is not None:
-        tool.close()
     if fabric.is_global_zero:
         write_json(folder.summary, _summary(task, data, position, fabric, time.perf_counter() - began))
     fabric.barrier()
     return folder.path
 
 
-def make_fabric(settings: TrainSettings) -> Fabric:
-    """Return Lightning's devices, strategy and precision for a training."""
-    return Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=settings.strategy,
-        precision={"32": "32-true", "bf16": "bf16-mixed"}[settings.precision],  # pyright: ignore[reportArgumentType]
+def _open_fabric(settings: TrainSettings) -> Fabric:
+    """Return the devices of a training. Raises `SettingError` if this machine does not have them."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # every process would introduce itself
+    return open_fabric(
+        settings.accelerator, devices=settings.devices, nodes=settings.nodes, strategy=settings.strategy
     )
 
 
@@ -192,6 +197,13 @@ def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: Adapte
     return Task(settings, folder, model, training, validation, data.fingerprint)
 
 
+class _LogFile(logging.FileHandler):
+    """Leaves out a line that cannot be written; the files that matter say that the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def _log_file(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
     """Keep what is said during the run in log.txt."""
@@ -199,14 +211,16 @@ def _log_file(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
         yield
         return
     root = logging.getLogger("samfit")
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    with storage_errors(folder.log):
+        handler = _LogFile(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # as above
+            handler.close()
 
 
 def _summary(task: Task, data: _Data, position: Position, fabric: Fabric, seconds: float) -> dict[str, Any]:

@@ -31,18 +31,19 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         """Normalise (B, C, H, W). `weight`: (B,), images of weight 0 are left out of the statistics."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
-        counted = torch.ones_like(input[:, :1, :1, :1])
+        values = input.to(torch.promote_types(input.dtype, self.weight.dtype))  # bf16 cannot hold such sums
+        counted = torch.ones_like(values[:, :1, :1, :1])
         if weight is not None:
-            counted = (weight > 0).to(input.dtype).reshape(-1, 1, 1, 1)
-        pixels = counted.sum() * input.shape[2] * input.shape[3]
-        sums = _SumOverProcesses.apply(torch.cat([(input * counted).sum((0, 2, 3)), pixels[None]]))
+            counted = (weight > 0).to(values.dtype).reshape(-1, 1, 1, 1)
+        pixels = counted.sum() * values.shape[2] * values.shape[3]
+        sums = _SumOverProcesses.apply(torch.cat([(values * counted).sum((0, 2, 3)), pixels[None]]))
         total = sums[-1]
         mean = (sums[:-1] / total).reshape(1, -1, 1, 1)
-        squares = ((input - mean).square() * counted).sum((0, 2, 3))
+        squares = ((values - mean).square() * counted).sum((0, 2, 3))
         variance = _SumOverProcesses.apply(squares) / total
         self._update(mean.detach().flatten(), variance.detach() * total / (total - 1))
         scale = (self.weight / (variance + self.eps).sqrt()).reshape(1, -1, 1, 1)
-        return (input - mean) * scale + self.bias.reshape(1, -1, 1, 1)
+        return ((values - mean) * scale + self.bias.reshape(1, -1, 1, 1)).to(input.dtype)
 
     @torch.no_grad()
     def _update(self, mean: Tensor, unbiased_variance: Tensor) -> None:

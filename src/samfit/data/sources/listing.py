@@ -1,5 +1,6 @@
 """Listing folders of images and masks, and pairing the two by the stems of their names."""
 
+import os
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,15 @@ def stem_of(path: Path) -> str:
     return unicodedata.normalize("NFC", path.stem)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be written to tables and reports; Linux allows any bytes in it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def list_images(folder: Path, faults: list[Fault], suffix: str = "") -> Listing:
     """List the images of `folder`, which may be missing or empty (an error each).
 
@@ -45,7 +55,10 @@ def list_images(folder: Path, faults: list[Fault], suffix: str = "") -> Listing:
     passed_over = []
     for path in sorted(folder.iterdir()):
         stem = stem_of(path)
-        if path.is_file() and is_image_name(path.name) and stem.endswith(suffix):
+        if not _is_text(path.name):
+            message = f"{folder}: the name {os.fsencode(path.name)!r} is not UTF-8; rename the file"
+            faults.append(Fault("error", folder, message))
+        elif path.is_file() and is_image_name(path.name) and stem.endswith(suffix):
             files.setdefault(stem.removesuffix(suffix), []).append(path)
         else:
             passed_over.append(path.name)

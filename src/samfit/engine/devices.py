@@ -1,0 +1,20 @@
+"""The devices that a command works on, through Lightning's Fabric."""
+
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from samfit.errors import SettingError
+
+
+def open_fabric(accelerator: str, *, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> Fabric:
+    """Return the devices and the way they work together; nothing is started yet.
+
+    Raises `SettingError` if this machine does not have them, or Lightning no such strategy.
+    """
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
+    except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
+        wanted = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "strategy": strategy}
+        usual = {"accelerator": "auto", "devices": 1, "nodes": 1, "strategy": "auto"}
+        given = " ".join(f"--{name} {value}" for name, value in wanted.items() if value != usual[name])
+        raise SettingError(f"{given}: cannot be had on this machine: {error}") from error
