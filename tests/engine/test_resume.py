@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_support import refuse, samfit, succeed, unchanged
 from engine_support import (
     FIRST_MOMENT,
     Killed,
@@ -23,7 +24,6 @@ from engine_support import (
 )
 from PIL import Image
 
-from samfit.cli import main
 from samfit.config import TrainSettings
 from samfit.data.drawn import draw_lesions
 from samfit.engine.training import resume, train
@@ -114,7 +114,7 @@ def test_a_run_ended_by_kill_9_goes_on(whole, tmp_path, method, after):
     settings, events = whole(method)
     moment = [number for number, event in enumerate(events) if event == after[0]][after[1]] + 1
     run = kill_for_real(whole, tmp_path, method, moment)
-    assert main(["train", "--resume", str(run)]) == 0
+    succeed("train", "--resume", run)
     assert_same_run(run, settings.output)
 
 
@@ -147,7 +147,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(whole, tmp_path, num
     assert last.startswith("samfit: error: stopped in epoch ")
     assert last.endswith(f"go on with 'samfit train --resume {run}'")
     assert "Traceback" not in ended.stderr
-    assert main(["train", "--resume", str(run)]) == 0
+    succeed("train", "--resume", run)
     assert_same_run(run, settings.output)
 
 
@@ -167,7 +167,7 @@ def test_nothing_is_lost_by_a_signal_anywhere(whole, tmp_path, number, event):
     moment = 3 + events[3:].index(event)
     handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
     with interrupted(moment, lambda: signal.raise_signal(number)) as done:
-        status = main(train_command(settings, run))
+        status = samfit(*train_command(settings, run)).status
     assert status == 128 + number
     assert done.index(event, 3) == moment
     # It goes on to the next place from which it can go on, and no further.
@@ -177,11 +177,11 @@ def test_nothing_is_lost_by_a_signal_anywhere(whole, tmp_path, number, event):
     assert_same_run(run, settings.output)
 
 
-def train_command(settings: TrainSettings, run: Path) -> list[str]:
-    return ["train", "--config", str(settings.output / "config.yaml"), "--output", str(run)]
+def train_command(settings: TrainSettings, run: Path) -> list[object]:
+    return ["train", "--config", settings.output / "config.yaml", "--output", run]
 
 
-def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, capsys):
+def test_a_second_ctrl_c_stops_at_once(whole, tmp_path):
     settings, _ = whole("decoder")
     run = tmp_path / "run"
 
@@ -190,9 +190,10 @@ def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, capsys):
         signal.raise_signal(signal.SIGINT)
 
     with interrupted(6, twice) as done:
-        assert main(train_command(settings, run)) == 130
+        answer = samfit(*train_command(settings, run))
     assert len(done) == 6
-    assert capsys.readouterr().err.endswith("samfit: error: interrupted\n")
+    assert answer.status == 130
+    assert answer.err.endswith("samfit: error: interrupted\n")
     assert resume(run) == run
     assert_same_run(run, settings.output)
 
@@ -202,7 +203,7 @@ def test_a_signal_in_the_last_validation_image_of_the_last_epoch_is_not_lost(who
     run = tmp_path / "run"
     moment = max(number for number, event in enumerate(events) if event == "score")
     with interrupted(moment, lambda: signal.raise_signal(signal.SIGTERM)):
-        assert main(train_command(settings, run)) == 143
+        assert samfit(*train_command(settings, run)).status == 143
     assert not (run / "summary.json").exists()
     assert resume(run) == run
     assert_same_run(run, settings.output)
@@ -217,17 +218,15 @@ def test_a_run_stopped_twice_ends_as_one_that_was_not(whole, tmp_path):
     assert_same_run(run, settings.output)
 
 
-def test_a_finished_run_says_that_nothing_is_left_to_train(whole, tmp_path, capsys):
+def test_a_finished_run_says_that_nothing_is_left_to_train(whole, tmp_path):
     settings, _ = whole("decoder")
     run = tmp_path / "run"
     shutil.copytree(settings.output, run)
     (run / "last.ckpt").unlink()  # of no use any more
-    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    assert main(["train", "--resume", str(run)]) == 0
-    output = capsys.readouterr()
+    with unchanged(run):
+        output = succeed("train", "--resume", run)
     assert f"{run} is finished; there is nothing left to train" in output.err
     assert "best epoch" in output.out
-    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 @pytest.fixture(scope="module")
@@ -241,15 +240,10 @@ def half(stopped_once, tmp_path) -> Path:
     return Path(shutil.copytree(stopped_once, tmp_path / "run"))
 
 
-def refusal(run: Path, capsys) -> str:
+def refusal(run: Path) -> str:
     """Resume a run that must be refused, changing nothing, and return the message."""
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert main(["train", "--resume", str(run)]) == 2
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("samfit: error: ")
-    return message.removeprefix("samfit: error: ")
+    with unchanged(run):
+        return refuse("train", "--resume", run).splitlines()[-1].removeprefix("samfit: error: ")
 
 
 def change_setting(run: Path, name: str, value: object) -> None:
@@ -259,7 +253,7 @@ def change_setting(run: Path, name: str, value: object) -> None:
     (run / "config.yaml").write_text("\n".join(changed) + "\n")
 
 
-def test_a_run_whose_data_changed_does_not_go_on(half, data, tmp_path, capsys):
+def test_a_run_whose_data_changed_does_not_go_on(half, data, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(data, other)
     change_setting(half, "data", other)
@@ -267,23 +261,21 @@ def test_a_run_whose_data_changed_does_not_go_on(half, data, tmp_path, capsys):
     pixels = np.array(Image.open(mask))
     pixels[0, 0] = 255 - pixels[0, 0]
     Image.fromarray(pixels).save(mask)
-    assert refusal(half, capsys) == (
-        f"{half} cannot go on: the files of {other} have changed since it was started"
-    )
+    assert refusal(half) == (f"{half} cannot go on: the files of {other} have changed since it was started")
 
 
-def test_a_run_on_other_base_weights_does_not_go_on(half, capsys):
+def test_a_run_on_other_base_weights_does_not_go_on(half):
     before = torch.load(half / "last.ckpt", weights_only=True)["base_sha256"]
     change_setting(half, "seed", 1)  # random weights are drawn from it
-    message = refusal(half, capsys)
+    message = refusal(half)
     assert message.startswith(f"{half} cannot go on: it was started on base weights with hash {before}, ")
     assert "--weights random now has " in message
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "config.yaml"])
-def test_a_folder_without_a_run_is_refused(half, capsys, name):
+def test_a_folder_without_a_run_is_refused(half, name):
     (half / name).unlink()
-    message = refusal(half, capsys)
+    message = refusal(half)
     assert str(half) in message
     assert {
         "last.ckpt": "there is no checkpoint to go on from; start again with --overwrite",
@@ -331,17 +323,17 @@ def _foreign(path: Path) -> None:
     ],
     ids=["cut", "empty", "text", "another text", "pickle", "code-in-zip", "foreign", "list"],
 )
-def test_a_damaged_checkpoint_is_refused_and_never_run(half, capsys, damage, said):
+def test_a_damaged_checkpoint_is_refused_and_never_run(half, damage, said):
     path = half / "last.ckpt"
     damage(path)
-    message = refusal(half, capsys)
+    message = refusal(half)
     assert message.startswith(f"{path} ")
     assert said in message
     assert not (half / "flag").exists()
 
 
-def test_the_checkpoint_of_another_method_is_refused(half, whole, capsys):
+def test_the_checkpoint_of_another_method_is_refused(half, whole):
     settings, _ = whole("cad")
     other = torch.load(settings.output / "last.ckpt", weights_only=True)
     torch.save(other, half / "last.ckpt")
-    assert "tensors do not fit the model, the first is adapter." in refusal(half, capsys)
+    assert "tensors do not fit the model, the first is adapter." in refusal(half)
