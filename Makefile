@@ -30,7 +30,7 @@ test: check  ## check, then the quick tests (about five minutes on two cores)
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 slow: $(STAMP)  ## only the tests that take minutes
-	$(BIN)/python -m pytest -m slow --timeout 1500
+	$(BIN)/python -m pytest -n 2 -m slow --timeout 1500
 
 demo: $(STAMP)  ## adapt sam-tiny to drawn lesions and show before and after
 	$(BIN)/samfit demo --output demo-run --overwrite

@@ -78,6 +78,19 @@ def test_each_image_of_a_batch_gets_its_own_answer(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_in_half_precision_a_click_stays_where_it_is(family):
+    backbone = small_backbone(family)
+    encoded = []
+    for module in backbone.prompt_encoder.modules():
+        if "Position" in type(module).__name__:
+            module.register_forward_hook(lambda module, inputs, output: encoded.append(output))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        backbone.decode(backbone.encode(frames(backbone)), click(20, 30))
+    assert len(encoded) == 2, "one for the click, one for the cells of the grid"
+    assert all(output.dtype == torch.float32 for output in encoded)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_parts_share_nothing_and_leave_out_what_no_loss_reaches(family):
     backbone = small_backbone(family)
     names = [name for part in PARTS for name in backbone.part(part)]

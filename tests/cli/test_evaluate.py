@@ -191,7 +191,7 @@ def test_masks_without_foreground_are_counted(run, tmp_path):
     assert (row["image"], row["empty_target"]) == ("b", "1")
     assert float(row["dice"]) == float(row["iou"]) == float(row["empty_prediction"])
     answer = succeed("evaluate", run, "--data", other, "--dataset", "folder")
-    assert "1 masks without foreground among them" in answer.out
+    assert "masks without foreground: 1" in answer.out
     assert "b.png: no pixel is lesion" in answer.err
 
 

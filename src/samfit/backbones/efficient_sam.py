@@ -136,7 +136,8 @@ class PositionEncoding(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """Map (x, y) in 0…1 (..., 2) to (..., E)."""
-        angles = 2 * pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)
+        with torch.autocast(places.device.type, enabled=False):  # bf16 would move a place by a pixel
+            angles = 2 * pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 

@@ -144,7 +144,7 @@ class Sam(Backbone):
             labels = F.pad(labels, (0, 1), value=NOTHING)
         size = self.frame.size
         encoder = self.prompt_encoder
-        positions = encoder.shared_embedding(points[:, None] + 0.5, (size, size))[:, 0]
+        positions = self._encode_places((points + 0.5) / size)
         kinds = [encoder.not_a_point_embed.weight, *(embed.weight for embed in encoder.point_embed)]
         learned = torch.cat(kinds)[labels - NOTHING]
         return torch.where((labels == NOTHING)[..., None], learned, positions + learned)
@@ -161,8 +161,12 @@ class Sam(Backbone):
         matrix = self.prompt_encoder.shared_embedding.positional_embedding
         centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
         y, x = torch.meshgrid(centres, centres, indexing="ij")
-        positions = self.prompt_encoder.shared_embedding(torch.stack([x, y], dim=-1)[None])
-        return positions.permute(0, 3, 1, 2)
+        return self._encode_places(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+
+    def _encode_places(self, places: Tensor) -> Tensor:
+        """Encode (x, y) in 0…1 (H, W, 2) as (H, W, E), in float32: bf16 would move a place by a pixel."""
+        with torch.autocast(places.device.type, enabled=False):
+            return self.prompt_encoder.shared_embedding(places[None])[0]
 
 
 def _published(name: str) -> str:
