@@ -36,7 +36,7 @@ def middle(weights: torch.Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", FRAMES)
 @given(height=sides, width=sides)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_image_mask_point_and_the_adapters_image_land_in_the_same_place(name, height, width):
     frame = FRAMES[name]
     image, mask, (x, y) = scene(height, width)
@@ -56,7 +56,7 @@ def test_image_mask_point_and_the_adapters_image_land_in_the_same_place(name, he
 
 @pytest.mark.parametrize("name", FRAMES)
 @given(height=sides, width=sides)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_logits_come_home_to_where_the_mask_was(name, height, width):
     frame = FRAMES[name]
     _, mask, place = scene(height, width)
@@ -68,7 +68,6 @@ def test_logits_come_home_to_where_the_mask_was(name, height, width):
 
 
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000))
-@settings(deadline=None)
 def test_no_side_vanishes_and_the_longest_fills_the_frame(height, width):
     geometry = FRAMES["pad"].geometry(height, width)
     assert min(geometry.rows, geometry.columns) >= 1

@@ -68,7 +68,7 @@ def test_images_of_a_batch_do_not_touch_each_other():
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(x=st.floats(-1000, 1000, width=32), y=st.floats(-1000, 1000, width=32), empty=st.integers(0, 8))
 def test_empty_slots_change_nothing_wherever_they_point(x: float, y: float, empty: int):
     click = (20.0, 30.0, POSITIVE)

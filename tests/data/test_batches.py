@@ -1,5 +1,6 @@
 """What a step gets: image, target and prompt of one image, moved together into the model frame."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from samfit.config import PromptKind
-from samfit.data.batches import PromptRule, ScoredSet, TrainingSet, join
+from samfit.data.batches import Preparation, PromptRule, ScoredSet, TrainingSet, join
 from samfit.data.order import Draw
 from samfit.data.reading import MaskReading
 from samfit.data.transforms import Augmentation
@@ -69,13 +70,15 @@ def training_set(
     """Return a training set whose method reads a copy of the frame at half its size."""
     return TrainingSet(
         samples,
-        classes,
-        MaskReading(),
-        frame_of(fit),
+        Preparation(
+            classes=classes,
+            reading=MaskReading(),
+            frame=frame_of(fit),
+            prompt=PromptRule(prompt, **rule),
+            read_extra=lambda image, frame: frame.at(SIZE // 2).to_model(image),
+        ),
         loss_size=SIZE // 2,
-        prompt=PromptRule(prompt, **rule),
         augment=augment,
-        read_extra=lambda image, frame: frame.at(SIZE // 2).to_model(image),
     )
 
 
@@ -213,7 +216,7 @@ def test_images_of_all_sizes_make_one_batch(samples, kind):
 
 def test_a_method_that_reads_nothing_gets_nothing(samples):
     images = training_set(samples)
-    images.read_extra = None
+    images.preparation = replace(images.preparation, read_extra=None)
     assert join([images[Draw(0, 0, 1.0)], images[Draw(0, 1, 1.0)]]).extra is None
 
 
@@ -250,7 +253,7 @@ def test_images_are_read_from_disk_once_as_far_as_they_fit(samples, monkeypatch)
 
 def scored_set(samples: list[Sample], **rule: int) -> ScoredSet:
     prompt = PromptRule("click", **rule)
-    return ScoredSet(samples, CLASSES, MaskReading(), frame_of("pad"), prompt=prompt, read_extra=None)
+    return ScoredSet(samples, Preparation(CLASSES, MaskReading(), frame_of("pad"), prompt, read_extra=None))
 
 
 def test_a_scored_image_is_as_it_is_on_disk_with_the_same_prompt_every_time(samples):
@@ -261,10 +264,10 @@ def test_a_scored_image_is_as_it_is_on_disk_with_the_same_prompt_every_time(samp
         assert item.sample.id == name
         np.testing.assert_array_equal(item.image, np.array(Image.open(item.sample.image)))
         np.testing.assert_array_equal(item.masks, item.image.transpose(2, 0, 1)[:2] / 255)
-        assert item.frame.shape == (1, 3, SIZE, SIZE)
-        assert (item.geometry.height, item.geometry.width) == (height, width)
+        assert item.inputs.frame.shape == (1, 3, SIZE, SIZE)
+        assert item.image.shape == (height, width, 3)
         again = scored_set(samples)[index]
-        assert torch.equal(item.prompts.points, again.prompts.points)
-        assert torch.equal(item.frame, again.frame)
+        assert torch.equal(item.inputs.prompts.points, again.inputs.prompts.points)
+        assert torch.equal(item.inputs.frame, again.inputs.frame)
         other = scored_set(samples, seed=1)[index]
-        assert not torch.equal(item.prompts.points, other.prompts.points)
+        assert not torch.equal(item.inputs.prompts.points, other.inputs.prompts.points)

@@ -4,12 +4,10 @@ from collections import Counter
 from itertools import chain
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from samfit.data.order import Draw, StepOrder
-
-no_deadline = settings(deadline=None)  # the machine may be busy
 
 
 @st.composite
@@ -31,7 +29,6 @@ def processes(cut: dict[str, int]) -> list[StepOrder]:
 
 
 @given(cuts(), st.integers(0, 5))
-@no_deadline
 def test_every_image_passes_once_an_epoch(cut, epoch):
     draws = [
         draw
@@ -45,7 +42,6 @@ def test_every_image_passes_once_an_epoch(cut, epoch):
 
 
 @given(cuts())
-@no_deadline
 def test_the_shares_of_a_step_add_up_to_one_and_are_alike(cut):
     for steps in zip(*(order.epoch(0) for order in processes(cut)), strict=True):
         shares = [draw.share for parts in steps for draw in chain.from_iterable(parts) if draw.share > 0]
@@ -54,7 +50,6 @@ def test_the_shares_of_a_step_add_up_to_one_and_are_alike(cut):
 
 
 @given(cuts())
-@no_deadline
 def test_steps_are_full_but_for_the_last(cut):
     [order] = processes(cut | {"world": 1})
     sizes = [sum(map(len, parts)) for parts in order.epoch(0)]
@@ -64,7 +59,6 @@ def test_steps_are_full_but_for_the_last(cut):
 
 
 @given(cuts())
-@no_deadline
 def test_a_step_has_no_more_parts_than_asked_for_and_all_processes_as_many(cut):
     for steps in zip(*(order.epoch(0) for order in processes(cut)), strict=True):
         assert len({len(parts) for parts in steps}) == 1
@@ -72,7 +66,6 @@ def test_a_step_has_no_more_parts_than_asked_for_and_all_processes_as_many(cut):
 
 
 @given(cuts())
-@no_deadline
 def test_parts_are_alike_in_size(cut):
     [order] = processes(cut | {"world": 1})
     largest = -(-cut["batch_size"] // cut["accumulate"])
@@ -82,7 +75,6 @@ def test_parts_are_alike_in_size(cut):
 
 
 @given(cuts())
-@no_deadline
 def test_only_a_process_without_images_is_kept_busy(cut):
     for steps in zip(*(order.epoch(0) for order in processes(cut)), strict=True):
         for part in zip(*steps, strict=True):  # the same part of every process
@@ -97,7 +89,6 @@ def test_only_a_process_without_images_is_kept_busy(cut):
 
 
 @given(cuts())
-@no_deadline
 def test_processes_together_see_the_steps_of_one(cut):
     [alone] = processes(cut | {"world": 1})
     for number, steps in enumerate(zip(*(order.epoch(3) for order in processes(cut)), strict=True)):
@@ -111,7 +102,6 @@ def by_index(draw: Draw) -> int:
 
 
 @given(cuts(), st.integers(0, 5), st.data())
-@no_deadline
 def test_a_step_is_a_function_of_its_number_alone(cut, epoch, data):
     order = processes(cut)[-1]
     whole = list(order.epoch(epoch))
@@ -126,7 +116,6 @@ def indices(seed: int, epoch: int, count: int = 30) -> list[int]:
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000))
-@no_deadline
 def test_seeds_and_epochs_have_orders_of_their_own(seed, epoch):
     assert indices(seed, epoch) == indices(seed, epoch)
     assert indices(seed, epoch) != indices(seed, epoch + 1)

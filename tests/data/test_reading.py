@@ -381,7 +381,6 @@ def test_class_values_take_the_nearest_value(tmp_path):
     assert read_mask(path, reading, "nucleus")[0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abc"), st.integers(1, 255), min_size=1), st.integers(0, 255))
 def test_each_value_belongs_to_the_background_or_to_one_nearest_class(values, value):
     if len(set(values.values())) < len(values):

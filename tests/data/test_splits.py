@@ -2,7 +2,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from samfit.data.splits import hold_out
@@ -14,7 +14,6 @@ def samples(count: int, split: str = "train") -> list[Sample]:
     return [Sample(f"{split}-{i:03}", split, Path(f"{split}/{i}.jpg"), {}) for i in range(count)]
 
 
-@settings(deadline=None)
 @given(st.integers(2, 40), st.floats(0.01, 0.99), st.integers(0, 9))
 def test_every_training_image_is_in_exactly_one_part_and_both_have_some(count, fraction, seed):
     everything = samples(count) + samples(3, "test")
@@ -25,7 +24,6 @@ def test_every_training_image_is_in_exactly_one_part_and_both_have_some(count, f
     assert len(validation) == min(max(1, round(fraction * count)), count - 1)
 
 
-@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_order_of_files_has_no_influence(shuffler: random.Random):
     everything = samples(20)

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from samfit.data.transforms import draw_matrix, warp_image, warp_masks, warp_points
@@ -61,7 +61,6 @@ def test_all_eight_flips_and_turns_are_drawn():
     assert len(drawn) == 8
 
 
-@settings(deadline=None)
 @given(st.integers(24, 80), st.integers(24, 80), st.floats(0, 1), st.floats(0, 1), SEEDS)
 def test_a_point_on_an_object_stays_on_it(height, width, right, down, seed):
     centre = np.array([[right * (width - 1), down * (height - 1)]], np.float32)
@@ -74,7 +73,6 @@ def test_a_point_on_an_object_stays_on_it(height, width, right, down, seed):
         assert warp_masks(mask, matrix, *size)[0, row, column] > 0.5
 
 
-@settings(deadline=None)
 @given(st.integers(24, 80), st.integers(24, 80), SEEDS)
 def test_image_and_masks_stay_aligned(height, width, seed):
     _, masks = scene(6, 6, seed)
@@ -86,7 +84,6 @@ def test_image_and_masks_stay_aligned(height, width, seed):
     assert abs(moved_image[..., 0] / 255 - moved_mask).max() < 0.02
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, SEEDS)
 def test_masks_stay_soft_within_their_range(height, width, seed):
     _, masks = scene(height, width)

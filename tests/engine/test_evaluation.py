@@ -5,10 +5,9 @@ import pytest
 import torch
 from small_backbones import small_backbone
 
-from samfit.data.batches import Scored
+from samfit.data.batches import Inputs, Scored
 from samfit.engine.evaluation import _metrics, _Worst
 from samfit.engine.scoring import ImageScore
-from samfit.frame import Frame
 from samfit.methods import METHODS, attach
 from samfit.report.overlays import draw_overlay
 from samfit.runs import RunFolder
@@ -48,15 +47,12 @@ def test_equal_scores_have_an_interval_without_width():
 
 
 def scored(tmp_path, name: str, height: int = 8) -> Scored:
-    frame = Frame(16, (0, 0, 0), (1, 1, 1))
+    nothing = Prompts(torch.zeros(1, 0, 2), torch.zeros(1, 0), has_box=False)
     return Scored(
         sample=Sample(name, "test", tmp_path / f"{name}.png", {}),
         image=np.full((height, 10, 3), 99, np.uint8),
         masks=np.ones((1, height, 10), np.float32),
-        frame=torch.zeros(1, 3, 16, 16),
-        extra=None,
-        prompts=Prompts(torch.zeros(1, 0, 2), torch.zeros(1, 0), has_box=False),
-        geometry=frame.geometry(height, 10),
+        inputs=Inputs(torch.zeros(1, 3, 16, 16), None, nothing),
     )
 
 
@@ -104,7 +100,7 @@ def models(request):
     return small_backbone("sam-tiny", image_size=32), model.eval()
 
 
-class Inputs:
+class Given:
     frame = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     extra = 255 * torch.rand(1, 6, 16, 16, generator=torch.Generator().manual_seed(2))
     prompt = Prompts(
@@ -115,26 +111,26 @@ class Inputs:
 @torch.no_grad()
 def test_disabled_is_the_base_bit_by_bit_and_afterwards_the_adapted_model_is_back(models):
     fresh, model = models
-    base = fresh.decode(fresh.encode(Inputs.frame), Inputs.prompt, multimask=False).logits
-    before = model(Inputs.frame, Inputs.extra, Inputs.prompt)
+    base = fresh.decode(fresh.encode(Given.frame), Given.prompt, multimask=False).logits
+    before = model(Given.frame, Given.extra, Given.prompt)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with model.disabled():
-        inside = model(Inputs.frame, Inputs.extra, Inputs.prompt)
+        inside = model(Given.frame, Given.extra, Given.prompt)
         for name, tensor in fresh.state_dict().items():
             assert torch.equal(model.backbone.state_dict()[name], tensor), name
     assert torch.equal(inside, base)
     assert not torch.equal(before, base)
-    assert torch.equal(model(Inputs.frame, Inputs.extra, Inputs.prompt), before)
+    assert torch.equal(model(Given.frame, Given.extra, Given.prompt), before)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
 @torch.no_grad()
 def test_the_adapted_model_is_back_after_an_error_too(models):
     _, model = models
-    before = model(Inputs.frame, Inputs.extra, Inputs.prompt)
+    before = model(Given.frame, Given.extra, Given.prompt)
     with pytest.raises(ZeroDivisionError), model.disabled():
         raise ZeroDivisionError
-    assert torch.equal(model(Inputs.frame, Inputs.extra, Inputs.prompt), before)
+    assert torch.equal(model(Given.frame, Given.extra, Given.prompt), before)
 
 
 def test_without_the_base_nothing_can_be_disabled():

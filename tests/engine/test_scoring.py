@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_backbones import small_backbone
 
-from samfit.data.batches import PromptRule, ScoredSet
+from samfit.data.batches import Preparation, PromptRule, ScoredSet
 from samfit.data.drawn import draw_lesions
 from samfit.data.inspect import inspect
 from samfit.data.sources import find_samples
@@ -94,7 +94,7 @@ def samples(tmp_path_factory, model):
     order = [chosen[index] for index in (3, 0, 4, 1, 2)]
     rule = PromptRule("full-box")
     frame = model.backbone.frame
-    return ScoredSet(order, ("lesion",), reading, frame, prompt=rule, read_extra=model.row.reader)
+    return ScoredSet(order, Preparation(("lesion",), reading, frame, rule, model.row.reader))
 
 
 def test_results_come_in_the_order_of_the_samples_whatever_the_batch(model, samples):

@@ -62,13 +62,48 @@ def to_prompts(
     return Prompts(mapped[None].float(), torch.from_numpy(labels)[None], has_box=box)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """One image as the model reads it, as a batch of one."""
+
+    frame: Tensor
+    """(1, 3, N, N)."""
+    extra: Tensor | None
+    """(1, …) what the method reads beside the embedding."""
+    prompts: Prompts
+    """In pixels of the model frame."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How samples become what a model reads; the same in training and in scoring."""
+
+    classes: Sequence[str]
+    reading: MaskReading
+    frame: Frame
+    prompt: PromptRule
+    read_extra: ImageReader | None
+    page: int | None = None
+
+    def inputs(
+        self, sample_id: str, epoch: int | None, image: NDArray[np.uint8], masks: NDArray[np.float32]
+    ) -> Inputs:
+        """Bring an image (H, W, 3) into the model frame, with the prompt that its masks (C, H, W) give."""
+        height, width = image.shape[:2]
+        points, labels = self.prompt.make(sample_id, epoch, masks.max(axis=0), height, width)
+        geometry = self.frame.geometry(height, width)
+        return Inputs(
+            frame=self.frame.to_model(image)[None],
+            extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
+            prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
+        )
+
+
 class _Decoded:
     """Reads images and masks, and remembers as many as fit."""
 
-    def __init__(
-        self, samples: Sequence[Sample], classes: Sequence[str], reading: MaskReading, page: int | None
-    ):
-        self.samples, self.classes, self.reading, self.page = samples, classes, reading, page
+    def __init__(self, samples: Sequence[Sample], preparation: Preparation):
+        self.samples, self.preparation = samples, preparation
         self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
         self._free = _DECODED_BYTES
 
@@ -77,8 +112,8 @@ class _Decoded:
         if index in self._kept:
             return self._kept[index]
         sample = self.samples[index]
-        image = read_image(sample.image, self.page)
-        masks = read_masks(sample, self.reading, self.classes)
+        image = read_image(sample.image, self.preparation.page)
+        masks = read_masks(sample, self.preparation.reading, self.preparation.classes)
         if image.nbytes + masks.nbytes <= self._free:
             self._free -= image.nbytes + masks.nbytes
             self._kept[index] = image, masks
@@ -91,20 +126,14 @@ class TrainingSet(Dataset[Batch]):
     def __init__(
         self,
         samples: Sequence[Sample],
-        classes: Sequence[str],
-        reading: MaskReading,
-        frame: Frame,
+        preparation: Preparation,
         *,
         loss_size: int,
-        prompt: PromptRule,
         augment: Augmentation,
-        read_extra: ImageReader | None,
-        page: int | None = None,
     ):
-        self.samples = samples
-        self.decoded = _Decoded(samples, classes, reading, page)
-        self.frame, self.loss_frame = frame, frame.at(loss_size)
-        self.prompt, self.read_extra = prompt, read_extra
+        self.samples, self.preparation = samples, preparation
+        self.decoded = _Decoded(samples, preparation)
+        self.loss_frame = preparation.frame.at(loss_size)
         self.augment: Augmentation = augment
 
     def __getitem__(self, draw: Draw) -> Batch:
@@ -112,19 +141,17 @@ class TrainingSet(Dataset[Batch]):
         image, masks = self.decoded[draw.index]
         sample_id = self.samples[draw.index].id
         if self.augment != "none":
-            seed = prompt_seed(self.prompt.seed, f"augment {sample_id}", draw.epoch)
+            seed = prompt_seed(self.preparation.prompt.seed, f"augment {sample_id}", draw.epoch)
             height, width = image.shape[:2]
             matrix, height, width = draw_matrix(self.augment, height, width, np.random.default_rng(seed))
             image = warp_image(image, matrix, height, width)
             masks = warp_masks(masks, matrix, height, width)
-        height, width = image.shape[:2]
-        points, labels = self.prompt.make(sample_id, draw.epoch, masks.max(axis=0), height, width)
-        geometry = self.frame.geometry(height, width)
+        inputs = self.preparation.inputs(sample_id, draw.epoch, image, masks)
         target, valid = self.loss_frame.target(masks)
         return Batch(
-            frame=self.frame.to_model(image)[None],
-            prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
-            extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
+            frame=inputs.frame,
+            prompts=inputs.prompts,
+            extra=inputs.extra,
             target=target[None],
             valid=valid[None],
             weight=torch.tensor([draw.share]),
@@ -140,50 +167,24 @@ class Scored:
     """(H, W, 3)."""
     masks: NDArray[np.float32]
     """(C, H, W), 0…1."""
-    frame: Tensor
-    """(1, 3, N, N)."""
-    extra: Tensor | None
-    prompts: Prompts
-    geometry: Geometry
+    inputs: Inputs
 
 
 class ScoredSet(Dataset[Scored]):
     """Samples as they are scored: not augmented, with the same prompt every time."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        classes: Sequence[str],
-        reading: MaskReading,
-        frame: Frame,
-        *,
-        prompt: PromptRule,
-        read_extra: ImageReader | None,
-        page: int | None = None,
-    ):
-        self.samples = samples
-        self.decoded = _Decoded(samples, classes, reading, page)
-        self.frame, self.prompt, self.read_extra = frame, prompt, read_extra
+    def __init__(self, samples: Sequence[Sample], preparation: Preparation):
+        self.samples, self.preparation = samples, preparation
+        self.decoded = _Decoded(samples, preparation)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Scored:
         """Return one image with prompt and truth."""
-        sample = self.samples[index]
         image, masks = self.decoded[index]
-        height, width = image.shape[:2]
-        geometry = self.frame.geometry(height, width)
-        points, labels = self.prompt.make(sample.id, None, masks.max(axis=0), height, width)
-        return Scored(
-            sample=sample,
-            image=image,
-            masks=masks,
-            frame=self.frame.to_model(image)[None],
-            extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
-            prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
-            geometry=geometry,
-        )
+        sample = self.samples[index]
+        return Scored(sample, image, masks, self.preparation.inputs(sample.id, None, image, masks))
 
 
 def join_prompts(prompts: Sequence[Prompts]) -> Prompts:

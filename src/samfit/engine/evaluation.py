@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samfit.config import EvaluateSettings, TrainSettings
-from samfit.data.batches import PromptRule, Scored, ScoredSet
+from samfit.data.batches import Preparation, PromptRule, Scored, ScoredSet
 from samfit.data.inspect import inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
@@ -66,12 +66,14 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     frame = run.model.backbone.frame
     scored = ScoredSet(
         samples,
-        run.model.classes,
-        inspection.reading,
-        frame,
-        prompt=rule,
-        read_extra=run.model.row.reader,
-        page=trained.page,
+        Preparation(
+            classes=run.model.classes,
+            reading=inspection.reading,
+            frame=frame,
+            prompt=rule,
+            read_extra=run.model.row.reader,
+            page=trained.page,
+        ),
     )
     fabric = open_fabric(settings.accelerator)
     model = run.model.to(fabric.device)

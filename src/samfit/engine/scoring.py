@@ -52,15 +52,15 @@ def predict_set(
     """Yield each sample of `indices` with its probabilities (C, H, W) at the original size."""
     for first in range(0, len(indices), batch_size):
         items = [samples[index] for index in indices[first : first + batch_size]]
-        extra = join_extra([item.extra for item in items])
+        extra = join_extra([item.inputs.extra for item in items])
         low = prediction_step(
             model,
-            torch.cat([item.frame for item in items]).to(fabric.device),
+            torch.cat([item.inputs.frame for item in items]).to(fabric.device),
             None if extra is None else extra.to(fabric.device),
-            join_prompts([item.prompts for item in items]).to(fabric.device),
+            join_prompts([item.inputs.prompts for item in items]).to(fabric.device),
         )
         for item, logits in zip(items, low, strict=True):
-            probability = frame.to_original(logits[None], item.geometry)[0].sigmoid()
+            probability = frame.to_original(logits[None], frame.geometry(*item.image.shape[:2]))[0].sigmoid()
             yield item, probability.cpu().numpy()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from samfit.config import TrainSettings, parse, write_config
-from samfit.data.batches import ScoredSet, TrainingSet
+from samfit.data.batches import Preparation, ScoredSet, TrainingSet
 from samfit.data.inspect import Inspection, inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
@@ -177,23 +177,17 @@ def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: Adapte
     train_samples, validation_samples = hold_out(
         data.found.samples, settings.validation_fraction, settings.seed
     )
-    common: dict[str, Any] = {
-        "prompt": prompt_rule(settings),
-        "read_extra": model.row.reader,
-        "page": settings.page,
-    }
-    frame, reading = model.backbone.frame, data.inspection.reading
-    assert settings.loss_size is not None
-    training = TrainingSet(
-        train_samples,
-        model.classes,
-        reading,
-        frame,
-        loss_size=settings.loss_size,
-        augment=settings.augment,
-        **common,
+    preparation = Preparation(
+        classes=model.classes,
+        reading=data.inspection.reading,
+        frame=model.backbone.frame,
+        prompt=prompt_rule(settings),
+        read_extra=model.row.reader,
+        page=settings.page,
     )
-    validation = ScoredSet(validation_samples, model.classes, reading, frame, **common)
+    assert settings.loss_size is not None
+    training = TrainingSet(train_samples, preparation, loss_size=settings.loss_size, augment=settings.augment)
+    validation = ScoredSet(validation_samples, preparation)
     return Task(settings, folder, model, training, validation, data.fingerprint)
 
 
