@@ -88,7 +88,7 @@ def test_every_declared_bound_is_one_that_messages_know(model):
         assert len(rules) == len(bounds_of(model, field)) + (field == "images"), field
 
 
-@pytest.mark.parametrize("field", ["data", "output", "weights", "strategy"])
+@pytest.mark.parametrize("field", ["data", "output", "weights"])
 def test_an_empty_word_is_refused(field):
     with pytest.raises(SettingError, match=f"{flag(field)} : expected a (path|word)"):
         parse(TrainSettings, NEEDED[TrainSettings] | {field: ""}, TABLES)

@@ -285,11 +285,20 @@ def test_a_folder_is_free_until_a_run_is_started_in_it(tmp_path):
         file.unlink()
 
 
+@pytest.mark.parametrize("name", ["samples", "evaluation", "log.txt", "metrics.csv"])
+def test_somebody_elses_files_with_the_names_of_a_run_are_not_replaced_unasked(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(RunError, match=f"holds {name}, which a run would replace.*--overwrite"):
+        require_free(RunFolder(tmp_path), overwrite=False)
+    require_free(RunFolder(tmp_path), overwrite=True)
+
+
 def test_a_file_is_no_folder_for_a_run(tmp_path):
     (tmp_path / "run").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(RunError, match="this is a file"):
-            require_free(RunFolder(tmp_path / "run"), overwrite=overwrite)
+        for place in ("run", "run/deep/deeper"):
+            with pytest.raises(RunError, match=f"--output {tmp_path}/{place}: {tmp_path}/run is a file"):
+                require_free(RunFolder(tmp_path / place), overwrite=overwrite)
     assert (tmp_path / "run").read_text() == "mine"
 
 

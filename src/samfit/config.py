@@ -135,7 +135,9 @@ class TrainSettings(DataSettings, PromptSettings):
     """Every setting of `samfit train`."""
 
     output: Path = setting(..., "folder of the run; must not hold one yet", "Run")
-    seed: int = setting(0, "seeds the split, the order, prompts, augmentation and new weights", "Run", ge=0)
+    seed: int = setting(
+        0, "seeds the split, the order, prompts, augmentation and new weights", "Run", ge=0, le=2**32 - 1
+    )
     samples_every: int = setting(5, "epochs between sheets of overlays in samples/", "Run", ge=1)
     checkpoint_every: int | None = setting(
         None, "also write last.ckpt every so many steps (default: once an epoch)", "Run", ge=1
@@ -192,7 +194,9 @@ class TrainSettings(DataSettings, PromptSettings):
     precision: Literal["32", "bf16"] = setting("32", "numbers of the forward pass", "Machine")
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
     devices: int = setting(1, "how many devices share each batch", "Machine", ge=1)
-    strategy: str = setting("auto", "how devices work together, as Lightning names it", "Machine")
+    strategy: Literal["auto", "ddp"] = setting(
+        "auto", "how devices work together, as Lightning names it", "Machine"
+    )
     nodes: int = setting(1, "machines that share each batch", "Machine", ge=1)
 
 
@@ -384,7 +388,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
         tree = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         raise SettingError(f"--config {path}: not a YAML file: {error}") from error
     if not isinstance(content, dict) or not isinstance(tree, yaml.MappingNode):
         raise SettingError(

@@ -12,6 +12,7 @@ from samfit.data.drawn import draw_lesions
 from samfit.engine.evaluation import evaluate
 from samfit.engine.training import train
 from samfit.errors import RunError
+from samfit.runs import require_folder
 
 _DATA, _RUN = "data", "run"
 
@@ -22,8 +23,7 @@ def run_demo(output: Path, *, overwrite: bool = False) -> None:
     Two minutes at most on two cores; needs no data and no network. Raises `RunError` if `output` is a file,
     or holds anything and `overwrite` is not given; only the two folders are ever replaced.
     """
-    if output.exists() and not output.is_dir():
-        raise RunError(f"--output {output}: this is a file; give the name of a new folder")
+    require_folder(output)
     if output.is_dir() and any(output.iterdir()):
         if not overwrite:
             raise RunError(

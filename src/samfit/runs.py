@@ -86,16 +86,22 @@ class RunFolder:
         """What was said during the run."""
         return self.path / "log.txt"
 
+    def contents(self) -> tuple[Path, ...]:
+        """Everything that a run may write."""
+        files = (self.config, self.adapter, self.checkpoint, self.metrics, self.summary, self.log)
+        return *files, self.samples, self.evaluation, self.tensorboard, self.wandb
+
     def holds_run(self) -> bool:
         """Return whether a run was started here."""
         return any(path.exists() for path in (self.config, self.adapter, self.checkpoint))
 
     def clear(self) -> None:
         """Remove what an older run wrote; whatever else lies in the folder stays."""
-        for file in (self.config, self.adapter, self.checkpoint, self.metrics, self.summary, self.log):
-            file.unlink(missing_ok=True)
-        for folder in (self.samples, self.evaluation, self.tensorboard, self.wandb):
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in self.contents():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def settings(self) -> TrainSettings:
         """Read the settings. Raises `RunError` if this is no run, `SettingError` if they are damaged."""
@@ -106,15 +112,32 @@ class RunFolder:
 
 
 def require_free(run: RunFolder, *, overwrite: bool) -> None:
-    """Raise `RunError` if the folder is a file, or holds a run and `overwrite` is not given."""
+    """Raise `RunError` if the folder cannot be one, or holds a run and `overwrite` is not given.
+
+    Without `overwrite` nothing may bear a name that a run writes, because it could be somebody else's.
+    """
     path = run.path
-    if path.exists() and not path.is_dir():
-        raise RunError(f"--output {path}: this is a file; give the name of a new folder")
-    if run.holds_run() and not overwrite:
+    require_folder(path)
+    if overwrite:
+        return
+    if run.holds_run():
         raise RunError(
             f"--output {path} already holds a run: choose another folder, go on with "
             f"'samfit train --resume {path}', or replace it with --overwrite"
         )
+    taken = [content.name for content in run.contents() if content.exists()]
+    if taken:
+        raise RunError(
+            f"--output {path} holds {', '.join(taken)}, which a run would replace: choose another folder, or "
+            "replace them with --overwrite"
+        )
+
+
+def require_folder(path: Path) -> None:
+    """Raise `RunError` if `path` is a file, or lies below one, so that it cannot be a folder."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise RunError(f"--output {path}: {place} is a file; give the name of a new folder")
 
 
 def versions() -> dict[str, str]:

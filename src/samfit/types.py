@@ -63,7 +63,7 @@ class Batch:
     prompts: Prompts
     """In pixels of the model frame."""
     extra: Tensor | None
-    """What the method reads beside the embedding (`MethodRow.reads`), or None."""
+    """What the method reads beside the embedding (`MethodRow.reader`), or None."""
     target: Tensor
     """(B, C, L, L) float32 in 0…1."""
     valid: Tensor

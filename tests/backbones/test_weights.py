@@ -416,6 +416,11 @@ def test_names_that_are_too_many_are_refused_too(tmp_path: Path):
     )
 
 
+def test_whole_numbers_are_no_weights(tmp_path: Path):
+    torch.save({name: tensor.long() for name, tensor in state_of("efficientsam").items()}, tmp_path / "w.pth")
+    assert "no floating-point numbers" in refused(tmp_path / "w.pth")
+
+
 def test_wrong_shapes_are_listed_with_both(tmp_path: Path):
     state = state_of("efficientsam") | {
         "mask_decoder.iou_token.weight": torch.zeros(2, 256),

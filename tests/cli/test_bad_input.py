@@ -339,6 +339,37 @@ def stopped(run, tmp_path):
     return copy
 
 
+@pytest.mark.parametrize("part", ["position", "optimizer"])
+def test_a_checkpoint_with_the_right_names_and_something_else_in_them_is_refused(part, stopped):
+    content = torch.load(stopped / "last.ckpt", weights_only=True)
+    content[part] = {"surprise": 1}
+    torch.save(content, stopped / "last.ckpt")
+    message = refuse("train", "--resume", stopped)
+    assert f"{stopped / 'last.ckpt'} does not fit this run or this version of samfit" in message
+
+
+@pytest.mark.parametrize("seed", [20261231, 2**32 - 1])
+def test_any_seed_will_do(seed, data, tmp_path):
+    succeed("train", "--data", data, "--output", tmp_path / "run", *FOLDER, "--seed", seed)
+
+
+def test_more_classes_than_masks_are_refused_before_anything_is_downloaded(data, tmp_path):
+    names = ("a", "b", "c", "d")
+    for name in names:
+        shutil.copytree(data / "train/masks", tmp_path / "four/masks" / name)
+    shutil.copytree(data / "train/images", tmp_path / "four/images")
+    message = refuse("train", "--data", tmp_path / "four", "--output", tmp_path / "run")
+    assert "4 classes (a, b, c, d); the mask decoder has masks for three at most" in message
+
+
+def test_a_date_that_is_none_in_a_config_is_said(tmp_path):
+    (tmp_path / "run.yaml").write_text("seed: 2024-13-45\n")
+    message = refuse(
+        "train", "--config", tmp_path / "run.yaml", "--data", tmp_path, "--output", tmp_path / "r"
+    )
+    assert "run.yaml: not a YAML file: month must be in 1..12" in message
+
+
 def test_a_sound_run_that_was_stopped_goes_on(stopped):
     succeed("train", "--resume", stopped)
     assert (stopped / "summary.json").is_file()
@@ -493,7 +524,9 @@ def test_overwriting_replaces_a_run_only_once_everything_else_is_right(stopped, 
 def test_a_file_in_place_of_the_output_folder_is_left_alone(data, tmp_path):
     (tmp_path / "mine").write_text("mine")
     message = refuse("train", "--output", tmp_path / "mine", "--data", data, *FOLDER)
-    assert f"--output {tmp_path / 'mine'}: this is a file" in message
+    assert f"--output {tmp_path / 'mine'}: {tmp_path / 'mine'} is a file" in message
+    message = refuse("train", "--output", tmp_path / "mine/run", "--data", data, *FOLDER)
+    assert f"--output {tmp_path / 'mine/run'}: {tmp_path / 'mine'} is a file" in message
     assert (tmp_path / "mine").read_text() == "mine"
 
 

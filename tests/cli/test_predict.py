@@ -349,7 +349,7 @@ def test_images_that_are_not_there_are_named(run, tmp_path, given, said):
 def test_a_file_in_place_of_the_output_folder_is_named(run, photos, tmp_path):
     (tmp_path / "out").write_text("mine")
     message = refuse("predict", run, photos, "--output", tmp_path / "out")
-    assert f"--output {tmp_path / 'out'}: this is a file" in message
+    assert f"--output {tmp_path / 'out'}: {tmp_path / 'out'} is a file" in message
 
 
 def test_a_folder_that_is_no_run_is_named(photos, tmp_path):

@@ -41,12 +41,14 @@ def train_and_evaluate(name, run, *flags):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", BARE)
 def test_skin_lesions_with_everything_at_its_default(method, tmp_path):
-    summary = train_and_evaluate(
-        "ph2_isic_layout", tmp_path / "run", "--dataset", "isic2016", "--method", method
-    )
-    assert summary["images"] == 50
-    assert summary["metrics"]["dice"]["mean"] >= BARE[method]
-    assert summary["unadapted"]["metrics"]["dice"]["mean"] < 0.63
+    scores = []
+    for seed in range(3):
+        flags = ["--dataset", "isic2016", "--method", method, "--seed", str(seed)]
+        summary = train_and_evaluate("ph2_isic_layout", tmp_path / str(seed), *flags)
+        assert summary["images"] == 50
+        assert summary["unadapted"]["metrics"]["dice"]["mean"] < 0.63
+        scores.append(summary["metrics"]["dice"]["mean"])
+    assert sum(scores) / len(scores) >= BARE[method], scores
 
 
 @pytest.mark.slow

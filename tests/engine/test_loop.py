@@ -242,7 +242,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(settings, tmp_path, loss):
             assert float(other[name]) == pytest.approx(float(value), rel=1e-5), name
 
 
-def test_test_images_are_never_looked_at(settings, task, monkeypatch):
+def test_test_images_neither_train_nor_choose(settings, task, monkeypatch):
     read = []
     original = batches.read_image
 

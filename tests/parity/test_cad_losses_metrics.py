@@ -101,3 +101,13 @@ def test_smoothed_metrics_equal_the_published_ones(case):
     ours = [cad_dice(hard, truth), cad_iou(hard, truth), cad_dice(soft, truth), cad_iou(soft, truth)]
     names = ["dice", "iou", "dice_soft", "iou_soft"]
     np.testing.assert_allclose(ours, [published[name] for name in names], rtol=0, atol=VALUE)
+
+
+def test_another_smoothing_or_a_mean_over_the_batch_is_caught(monkeypatch):
+    stored, published = tensors("batch3"), numbers()["cases"]["batch3"]["iou_loss"]
+    probability, target = stored["in.pred"], stored["in.target"]
+    valid = torch.ones_like(target)
+    whole = [image.flatten()[None, None, None] for image in (probability, target, valid)]
+    assert abs(float(soft_iou_loss(*whole).mean()) - published) > 100 * VALUE
+    monkeypatch.setattr("samfit.losses.functions.IOU_SMOOTH", 1.0)
+    assert abs(float(soft_iou_loss(probability, target, valid).mean()) - published) > 100 * VALUE

@@ -90,13 +90,19 @@ def test_the_running_statistics_equal_the_published(run):
             assert error(found, expected) < 2e-5, name
 
 
-def _mutated(change, tensors):
-    adapter = ConvAdapter(256, 8)
+def _mutated(change, name):
+    """Return the error of the training output after a change, in tolerances."""
+    grid, dtype, tolerance, _ = FILES[name]
+    tensors, _ = load_golden(name)
+    adapter = ConvAdapter(256, grid)
     fill(adapter)
-    x = tensors["in.x"].clone()
+    x, _ = _inputs(name, tensors, dtype)
+    x = x.clone()
     change(adapter, x)
     with torch.no_grad():
-        return error(adapter.train().features(x), tensors["out.train"])
+        output = adapter.to(dtype).train().features(x)
+    expected = tensors["out.train"]
+    return error(output[:, :: output.shape[1] // expected.shape[1]], expected) / tolerance
 
 
 def _dilation_one(adapter, x):
@@ -117,7 +123,11 @@ def _no_shortcut(adapter, x):
 
 
 @pytest.mark.parametrize("change", [_dilation_one, _no_high_frequency, _no_shortcut])
-def test_a_mutation_is_caught(change):
-    tensors, _ = load_golden("conv_adapter")
-    assert _mutated(lambda adapter, x: None, tensors) < 2e-5
-    assert _mutated(change, tensors) > 100 * 2e-5
+@pytest.mark.parametrize("name", ["conv_adapter", "conv_adapter_float64"])
+def test_a_mutation_is_caught(name, change):
+    assert _mutated(lambda adapter, x: None, name) < 1
+    assert _mutated(change, name) > 100
+
+
+def test_a_mutation_at_the_published_size_is_caught():
+    assert _mutated(_no_high_frequency, "conv_adapter_512") > 10

@@ -5,7 +5,7 @@ from functools import cache
 from importlib import import_module
 
 import pytest
-from support import golden
+from support import ROOT, golden
 from torch import nn
 
 from samfit.backbones import card_of
@@ -49,6 +49,28 @@ def test_names_shapes_and_types_are_the_published_ones(backbone: str, model: str
     built = import_module(f"samfit.backbones.{card.module}").build(card, size, card.fit)
     assert len(published()[model]) == TENSORS[backbone]
     assert found(built, built.published_names()) == published()[model]
+
+
+def test_another_name_or_shape_is_caught():
+    card = card_of("efficientsam-ti")
+    built = import_module("samfit.backbones.efficient_sam").build(card, 256, card.fit)
+    names = built.published_names()
+    expected = published()[EFFICIENT_SAM["efficientsam-ti"]]
+    assert found(built, names | {"image_encoder.pos_embed": "image_encoder.pos_embedding"}) != expected
+    built.image_encoder.pos_embed = nn.Parameter(built.image_encoder.pos_embed[:, 1:])
+    assert found(built, names) != expected
+
+
+def test_what_lenient_loading_of_the_published_code_leaves_out_is_as_the_docs_say():
+    loading = json.loads(golden("published_state_dict_keys.json").read_text())["loading"]
+    left_out = {model: len(facts["names_of_the_file_left_unused"]) for model, facts in loading.items()}
+    efficient = {left_out[model] for model in left_out if model.startswith("MSA/efficient_sam")}
+    sam = {left_out[model] for model in left_out if model.startswith("MSA/sam")}
+    assert (efficient, sam) == ({48}, {32})
+    assert {left_out[model] for model in left_out if not model.startswith("MSA/")} == {0}
+    text = (ROOT / "docs/departures.md").read_text()
+    assert "48 of 278 tensors" in text
+    assert "32 of 314 tensors" in text
 
 
 def test_names_of_the_convolutional_adapter_are_the_published_ones():

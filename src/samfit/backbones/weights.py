@@ -109,7 +109,7 @@ def _read(path: Path) -> Any:
             if len(members) != 1:
                 raise WeightsError(f"{path} holds {len(members)} files of weights, expected one; {_EXPECTED}")
             content = archive.read(members[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise _unreadable(path, error) from error
     if members[0].endswith(".safetensors"):
         return _read_safetensors(content, path)
@@ -209,6 +209,9 @@ def _fitted(
     ]
     if faults:
         raise _misfit(backbone, content, path, {"wrong shapes": faults})
+    whole = [naming[name] for name, tensor in fitted.items() if not tensor.is_floating_point()]
+    if whole:
+        raise _misfit(backbone, content, path, {"no floating-point numbers": whole})
     return state, fitted
 
 

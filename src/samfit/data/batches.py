@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from samfit.config import PromptKind
 from samfit.data.order import Draw
@@ -114,7 +114,8 @@ class _Decoded:
         sample = self.samples[index]
         image = read_image(sample.image, self.preparation.page)
         masks = read_masks(sample, self.preparation.reading, self.preparation.classes)
-        if image.nbytes + masks.nbytes <= self._free:
+        in_worker = get_worker_info() is not None  # which ends with its epoch, and what it keeps with it
+        if not in_worker and image.nbytes + masks.nbytes <= self._free:
             self._free -= image.nbytes + masks.nbytes
             self._kept[index] = image, masks
         return image, masks

@@ -43,6 +43,8 @@ def read_prompts_file(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArra
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file in UTF-8: {error.reason}") from error
+    except OSError as error:
+        raise DataError(f"--prompts {path}: {error.strerror}") from error
     if path.suffix.lower() == ".json":
         reader.read_json(text)
     else:
@@ -139,6 +141,9 @@ class _Reader:
             content = json.loads(text, object_pairs_hook=self._object)
         except json.JSONDecodeError as error:
             self.fault(f"line {error.lineno}", f"not JSON: {error.msg}")
+            return
+        except RecursionError:
+            self.fault("", "not JSON of prompts: nested too deeply")
             return
         if not isinstance(content, dict):
             self.fault("", f'expected {{"name.jpg": {{"points": ..., "box": ...}}}}, found {_kind(content)}')

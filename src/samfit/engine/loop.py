@@ -5,6 +5,7 @@ A run that was interrupted goes on from `Position` and ends with the same weight
 
 import logging
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader
 from samfit.config import TrainSettings
 from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import StepOrder
+from samfit.data.prompts import prompt_seed
 from samfit.engine.logs import Logger, write_metrics
 from samfit.engine.samples import write_samples
 from samfit.engine.scoring import ImageScore, score_set
@@ -107,8 +109,11 @@ class Loop:
         path = self.task.folder.checkpoint
         content = read_checkpoint(path)
         load_state(path, self.task.model.adapter_state(), content["state"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.position = Position(**content["position"])
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.position = Position(**content["position"])
+        except (TypeError, ValueError, KeyError) as error:
+            raise RunError(f"{path} does not fit this run or this version of samfit: {error}") from error
 
     def run(self) -> Position:
         """Train to the end. Raises `Interrupted` after Ctrl-C or SIGTERM, with the checkpoint written."""
@@ -132,7 +137,7 @@ class Loop:
         progress.start(position, self.order.steps)
         began = time.perf_counter()
         for parts in self._batches(position.epoch, position.step):
-            torch.manual_seed(_step_seed(self.settings.seed, position.epoch, position.step))
+            torch.manual_seed(prompt_seed(self.settings.seed, f"step {position.step}", position.epoch))
             losses = self._step(parts)
             position.step += 1
             for name, value in losses.items():
@@ -288,7 +293,8 @@ class Loop:
         self._save_checkpoint()
         if not self.fabric.is_global_zero:
             raise SystemExit(0)  # the first process says why; Lightning would kill it if another failed
-        status = 130 if self.stop.signal in (None, 2) else 128 + self.stop.signal
+        # Ctrl-C reaches every process; what another alone was sent is a SIGTERM.
+        status = 128 + (self.stop.signal or signal.SIGTERM)
         raise Interrupted(
             f"stopped in epoch {self.position.epoch + 1}; go on with "
             f"'samfit train --resume {self.task.folder.path}'",
@@ -347,10 +353,6 @@ def peak_bytes(device: torch.device) -> int:
     usage = import_module("resource")
     unit = 1 if sys.platform == "darwin" else 1024
     return usage.getrusage(usage.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _step_seed(seed: int, epoch: int, step: int) -> int:
-    return (seed * 1_000_003 + epoch) * 1_000_003 + step
 
 
 def _mean(values: Sequence[float]) -> float:

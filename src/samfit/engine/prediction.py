@@ -17,9 +17,10 @@ from samfit.data.prompts_file import read_prompts_file
 from samfit.data.reading import image_size, read_image
 from samfit.data.sources.listing import is_image_name
 from samfit.engine.loaded import LoadedRun, load_run
-from samfit.errors import DataError, SettingError
+from samfit.errors import DataError
 from samfit.progress import track
 from samfit.report.overlays import draw_overlay, write_png
+from samfit.runs import require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +96,7 @@ def _targets(
     images: Sequence[Path], classes: Sequence[str], settings: PredictSettings
 ) -> dict[Path, _Targets]:
     """Return where the results of each image go. Raises `DataError` for two of one name."""
-    if settings.output.exists() and not settings.output.is_dir():
-        raise SettingError(f"--output {settings.output}: this is a file; give the name of a folder")
+    require_folder(settings.output)
     targets = {image: _targets_of(image.stem, classes, settings) for image in images}
     sources = defaultdict(list)
     for image, files in targets.items():

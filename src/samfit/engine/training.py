@@ -24,9 +24,10 @@ from samfit.engine.loop import Loop, Position, Task, peak_bytes
 from samfit.engine.models import build_model, prompt_rule
 from samfit.errors import RunError, SettingError
 from samfit.files import sha256_of_file, storage_errors, write_json
-from samfit.methods.adapted import AdaptedModel
+from samfit.methods.adapted import AdaptedModel, require_masks
 from samfit.progress import is_first_process, track
 from samfit.runs import RunFolder, read_checkpoint, require_free, versions
+from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Data:
     found: Found
+    training: list[Sample]
+    validation: list[Sample]
     inspection: Inspection
     fingerprint: str
 
@@ -125,11 +128,13 @@ def _look_at(settings: TrainSettings) -> _Data:
     found = find_samples(
         settings.dataset, settings.data, classes=settings.classes, values=settings.mask_values
     )
+    require_masks(found.classes)
     inspection = inspect(found, page=settings.page, progress=track)
     require_sound(inspection)
+    training, validation = hold_out(found.samples, settings.validation_fraction, settings.seed)
     for fault in inspection.faults:
         logger.warning("%s: %s", fault.level, fault.message)
-    return _Data(found, inspection, _fingerprint(found))
+    return _Data(found, training, validation, inspection, _fingerprint(found))
 
 
 def _fingerprint(found: Found) -> str:
@@ -145,7 +150,7 @@ def _fingerprint(found: Found) -> str:
 def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, fabric: Fabric, *, resumed: bool) -> Path:
     fabric.launch()
     folder = RunFolder(settings.output)
-    task = _task(settings, folder, data, model)  # may refuse the data, so before anything is written
+    task = _task(settings, folder, data, model)
     if fabric.is_global_zero and not resumed:
         folder.clear()
         write_config(folder.config, settings)
@@ -174,9 +179,6 @@ def _open_fabric(settings: TrainSettings) -> Fabric:
 
 
 def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: AdaptedModel) -> Task:
-    train_samples, validation_samples = hold_out(
-        data.found.samples, settings.validation_fraction, settings.seed
-    )
     preparation = Preparation(
         classes=model.classes,
         reading=data.inspection.reading,
@@ -186,8 +188,8 @@ def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: Adapte
         page=settings.page,
     )
     assert settings.loss_size is not None
-    training = TrainingSet(train_samples, preparation, loss_size=settings.loss_size, augment=settings.augment)
-    validation = ScoredSet(validation_samples, preparation)
+    training = TrainingSet(data.training, preparation, loss_size=settings.loss_size, augment=settings.augment)
+    validation = ScoredSet(data.validation, preparation)
     return Task(settings, folder, model, training, validation, data.fingerprint)
 
 

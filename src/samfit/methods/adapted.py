@@ -25,16 +25,21 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
 
+def require_masks(classes: tuple[str, ...]) -> None:
+    """Raise `SettingError` if the mask decoder has not a mask for each class."""
+    if len(classes) > 3:
+        raise SettingError(
+            f"{len(classes)} classes ({', '.join(classes)}); the mask decoder has masks for three at most: "
+            "name some with --classes, and train several runs"
+        )
+
+
 class AdaptedModel(nn.Module):
     """A frozen backbone, the modules that a method adds, and the parts of the backbone that it trains."""
 
     def __init__(self, backbone: Backbone, row: MethodRow, *, classes: tuple[str, ...], seed: int = 0):
         super().__init__()
-        if len(classes) > 3:
-            raise SettingError(
-                f"--classes names {len(classes)} classes ({', '.join(classes)}); the mask decoder has masks "
-                "for three at most: train several runs"
-            )
+        require_masks(classes)
         self.row = row
         self.classes = classes
         self.backbone = backbone.requires_grad_(False)

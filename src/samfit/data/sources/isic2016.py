@@ -59,6 +59,9 @@ def _listed(table: Path, images: Path, masks: Path, faults: list[Fault]) -> dict
     except (UnicodeDecodeError, csv.Error) as error:
         faults.append(Fault("error", table, f"{table}: not a CSV file in UTF-8 ({error})"))
         return pairs
+    except OSError as error:
+        faults.append(Fault("error", table, f"{table}: cannot be read: {error.strerror}"))
+        return pairs
     if lines and not any(is_image_name(Path(cell).name) for cell in lines[0][1]):
         lines = lines[1:]  # the header
     for number, (line, row) in enumerate(lines, start=1):
