@@ -248,6 +248,13 @@ class PredictSettings(Settings):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+ValueT = TypeVar("ValueT")
+
+
+def resolved(value: ValueT | None) -> ValueT:
+    """Return a setting that `samfit.defaults` has filled in."""
+    assert value is not None, "the settings must be resolved"
+    return value
 
 
 def flag(field: str) -> str:

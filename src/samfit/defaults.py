@@ -5,7 +5,7 @@ from typing import Any
 
 from samfit.backbones import BACKBONES, card_of
 from samfit.backbones.card import BackboneCard
-from samfit.config import EvaluateSettings, TrainSettings, flag, setting_error
+from samfit.config import EvaluateSettings, TrainSettings, flag, resolved, setting_error
 from samfit.data.sources import SOURCES
 from samfit.losses import LOSSES
 from samfit.methods import METHODS, row_of
@@ -32,9 +32,9 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     `page`. Raises one `SettingError` that lists every value that does not fit the others.
     """
     card, row = card_of(settings.backbone), row_of(settings.method)
-    defaults = {"image_size": card.image_size, "fit": card.fit} | row.defaults | card.defaults
+    defaults = {"image_size": card.image_size, "fit": card.fit, **row.defaults, **card.defaults}
     filled = _fill(settings, defaults)
-    filled = _fill(filled, {"loss_size": _number(filled.image_size) // row.loss_fraction})
+    filled = _fill(filled, {"loss_size": resolved(filled.image_size) // row.loss_fraction})
     faults = _misfits(filled)
     if faults:
         raise setting_error(faults)
@@ -61,16 +61,10 @@ def _fill(settings: TrainSettings, defaults: Mapping[str, Any]) -> TrainSettings
     return settings.model_copy(update=update)
 
 
-def _number(value: int | None) -> int:
-    """Tell the type checker that a default has been filled in."""
-    assert value is not None
-    return value
-
-
 def _misfits(settings: TrainSettings) -> list[str]:
     """Return a message for each value that does not fit the backbone or another value."""
     card = card_of(settings.backbone)
-    image_size, batch_size = _number(settings.image_size), _number(settings.batch_size)
+    image_size, batch_size = resolved(settings.image_size), resolved(settings.batch_size)
     shares = settings.accumulate * settings.devices * settings.nodes
     faults = []
     if image_size % card.patch:
@@ -79,7 +73,7 @@ def _misfits(settings: TrainSettings) -> list[str]:
             f"--image-size {image_size}: {card.name} needs a multiple of {card.patch}; "
             f"the nearest is {nearest_size}"
         )
-    if _number(settings.loss_size) > image_size:
+    if resolved(settings.loss_size) > image_size:
         faults.append(f"--loss-size {settings.loss_size}: expected at most the image size, {image_size}")
     faults += _beyond(card, settings)
     if settings.accumulate > batch_size:
@@ -104,7 +98,7 @@ def _beyond(card: BackboneCard, settings: TrainSettings | EvaluateSettings) -> l
     if settings.prompt != "click":
         return []
     faults = []
-    clicks, negative_clicks = _number(settings.clicks), _number(settings.negative_clicks)
+    clicks, negative_clicks = resolved(settings.clicks), resolved(settings.negative_clicks)
     if negative_clicks and not card.negative_clicks:
         faults.append(f"--negative-clicks {negative_clicks}: {card.name} knows no negative clicks")
     if card.prompt_slots is not None and clicks + negative_clicks > card.prompt_slots:

@@ -5,7 +5,7 @@ Coordinates are pixel indices: pixel i has its centre at i. A matrix (2, 3) maps
 """
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Augmentation = Literal["none", "flips", "affine"]
 Matrix = NDArray[np.float64]
+AnyT = TypeVar("AnyT", bound=np.generic)
 
 LARGEST_SHIFT = 0.06
 """Share of the image's width or height."""
@@ -41,6 +42,8 @@ def draw_matrix(
 
 def warp_image(image: NDArray[np.uint8], matrix: Matrix, height: int, width: int) -> NDArray[np.uint8]:
     """Move an image (H, W, 3) to (height, width, 3); exact for flips and quarter turns, else bilinear."""
+    if _is_flip(matrix, height, width):
+        return _flip(image, matrix)
     moved = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
@@ -49,6 +52,8 @@ def warp_image(image: NDArray[np.uint8], matrix: Matrix, height: int, width: int
 
 def warp_masks(masks: NDArray[np.float32], matrix: Matrix, height: int, width: int) -> NDArray[np.float32]:
     """Move masks (C, H, W), 0…1, to (C, height, width) like the image; edges of hard masks become soft."""
+    if _is_flip(matrix, height, width):
+        return np.stack([_flip(mask, matrix) for mask in masks])
     moved = [
         cv2.warpAffine(
             mask, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
@@ -61,6 +66,20 @@ def warp_masks(masks: NDArray[np.float32], matrix: Matrix, height: int, width: i
 def warp_points(points: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
     """Move points (P, 2), (x, y) in pixel indices. They may leave the image."""
     return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+def _is_flip(matrix: Matrix, height: int, width: int) -> bool:
+    """Whether a matrix only flips and makes quarter turns, onto an image of `height` x `width`."""
+    signs = matrix[:, :2].sum(axis=1)
+    corner = np.where(signs < 0, (width - 1, height - 1), 0)
+    return bool(np.isin(matrix[:, :2], (-1.0, 0.0, 1.0)).all() and (matrix[:, 2] == corner).all())
+
+
+def _flip(array: NDArray[AnyT], matrix: Matrix) -> NDArray[AnyT]:
+    """Flip and turn the first two axes (H, W) of an array as the matrix says, without touching a value."""
+    moved = array if matrix[0, 0] else array.swapaxes(0, 1)
+    columns, rows = (int(sign) for sign in matrix[:, :2].sum(axis=1))
+    return np.ascontiguousarray(moved[::rows, ::columns])
 
 
 def _flip_and_turn(height: int, width: int, *, mirror: bool, turns: int) -> tuple[Matrix, int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samfit.config import EvaluateSettings, TrainSettings
+from samfit.config import EvaluateSettings, TrainSettings, resolved
 from samfit.data.batches import Preparation, PromptRule, Scored, ScoredSet
 from samfit.data.inspect import inspect, require_sound
 from samfit.data.sources import Found, find_samples
@@ -46,7 +46,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     folder = RunFolder(settings.run)
     trained = folder.settings()
     settings = as_in_run(settings, trained)
-    elsewhere = _set(settings.data).resolve() != trained.data.resolve()
+    elsewhere = resolved(settings.data).resolve() != trained.data.resolve()
     run = open_run(folder, keep_base=True)
     found = _find(settings, run)
     inspection = inspect(found, page=trained.page, progress=track)
@@ -57,10 +57,10 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
                 logger.warning("%s", fault.message)
     samples = _of_split(found.samples, settings, None if elsewhere else trained)
     rule = PromptRule(
-        _set(settings.prompt),
-        _set(settings.clicks),
-        _set(settings.negative_clicks),
-        _set(settings.box_jitter),
+        resolved(settings.prompt),
+        resolved(settings.clicks),
+        resolved(settings.negative_clicks),
+        resolved(settings.box_jitter),
         trained.seed,
     )
     frame = run.model.backbone.frame
@@ -106,7 +106,7 @@ def _find(settings: EvaluateSettings, run: FinishedRun) -> Found:
     Where run and data set have one class each, these are the same, whatever their names: `lesion` and
     `foreground`, say.
     """
-    dataset, data = str(settings.dataset), _set(settings.data)
+    dataset, data = str(settings.dataset), resolved(settings.data)
     classes, values = run.model.classes, run.settings.mask_values
     try:
         return find_samples(dataset, data, classes=classes, values=values)
@@ -198,9 +198,3 @@ class _Worst:
             picture = draw_overlay(item.image, mask, item.masks >= 0.5)
             # A character has four bytes at most, the name of a file 255.
             write_png(target / f"{number:02d}_{name[:60]}.png", picture)
-
-
-def _set(value: Any) -> Any:
-    """Return a setting that `as_in_run` has filled in."""
-    assert value is not None, "settings must be filled in from the run"
-    return value

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from samfit.config import TrainSettings
+from samfit.config import TrainSettings, resolved
 from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import StepOrder
 from samfit.data.prompts import prompt_seed
@@ -78,11 +77,11 @@ class Loop:
         self.task, self.fabric, self.tool = task, fabric, tool
         self.settings = task.settings
         self.frame = task.model.backbone.frame
-        self.loss_function = loss_function(_set(self.settings.loss))
-        self.epochs = _set(self.settings.epochs)
+        self.loss_function = loss_function(resolved(self.settings.loss))
+        self.epochs = resolved(self.settings.epochs)
         self.order = StepOrder(
             count=len(task.training.samples),
-            batch_size=_set(self.settings.batch_size),
+            batch_size=resolved(self.settings.batch_size),
             accumulate=self.settings.accumulate,
             seed=self.settings.seed,
             rank=fabric.global_rank,
@@ -97,11 +96,11 @@ class Loop:
         self.stop = StopRequest()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[_set(self.settings.optimizer)]
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[resolved(self.settings.optimizer)]
         return kind(
             self.task.model.trained().values(),
-            lr=_set(self.settings.learning_rate),
-            weight_decay=_set(self.settings.weight_decay),
+            lr=resolved(self.settings.learning_rate),
+            weight_decay=resolved(self.settings.weight_decay),
         )
 
     def resume(self) -> None:
@@ -200,7 +199,7 @@ class Loop:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of optimizer step `step`, from 0: a linear rise, then the schedule."""
-        highest, warmup = _set(self.settings.learning_rate), self.settings.warmup
+        highest, warmup = resolved(self.settings.learning_rate), self.settings.warmup
         if step < warmup:
             return highest * (step + 1) / warmup
         if self.settings.schedule == "constant":
@@ -219,7 +218,7 @@ class Loop:
                 self.frame,
                 self.task.validation,
                 self.fabric,
-                _set(self.settings.batch_size),
+                resolved(self.settings.batch_size),
                 watch=watch,
             )
 
@@ -357,9 +356,3 @@ def peak_bytes(device: torch.device) -> int:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _set(value: Any) -> Any:
-    """Return a setting that `resolve` has filled in."""
-    assert value is not None, "the settings must be resolved"
-    return value

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samfit.errors import SettingError, unknown_name
 from samfit.methods.row import MethodRow
@@ -10,6 +10,17 @@ from samfit.methods.row import MethodRow
 if TYPE_CHECKING:
     from samfit.backbones.base import Backbone
     from samfit.methods.adapted import AdaptedModel
+
+_CAD_PROTOCOL: Mapping[str, Any] = {
+    "prompt": "full-box",
+    "loss": "bce-iou",
+    "optimizer": "adamw",
+    "learning_rate": 2e-4,
+    "weight_decay": 0.01,
+    "batch_size": 4,
+    "epochs": 20,
+}
+"""How arXiv 2409.15889 trains its method and its baseline."""
 
 METHODS: Mapping[str, MethodRow] = MappingProxyType(
     {
@@ -25,15 +36,7 @@ METHODS: Mapping[str, MethodRow] = MappingProxyType(
                 identity_at_start=True,
                 reads_image=False,
                 caches_embedding=True,
-                defaults={
-                    "prompt": "full-box",
-                    "loss": "bce-iou",
-                    "optimizer": "adamw",
-                    "learning_rate": 2e-4,
-                    "weight_decay": 0.01,
-                    "batch_size": 4,
-                    "epochs": 20,
-                },
+                defaults=_CAD_PROTOCOL,
             ),
             MethodRow(
                 name="cad",
@@ -45,15 +48,7 @@ METHODS: Mapping[str, MethodRow] = MappingProxyType(
                 identity_at_start=False,
                 reads_image=True,
                 caches_embedding=True,
-                defaults={
-                    "prompt": "full-box",
-                    "loss": "bce-iou",
-                    "optimizer": "adamw",
-                    "learning_rate": 2e-4,
-                    "weight_decay": 0.01,
-                    "batch_size": 4,
-                    "epochs": 20,
-                },
+                defaults=_CAD_PROTOCOL,
             ),
         )
     }

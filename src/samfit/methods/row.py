@@ -1,7 +1,7 @@
 """One row of the table of methods: traits instead of names, so that nothing else asks which method it is."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class MethodRow:
     """Whether the method needs the image beside the embedding."""
     caches_embedding: bool
     """Whether the embedding of an image can be computed once."""
-    defaults: dict[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any]
     """Settings that are right for this method, by field name."""
     loss_fraction: int = 2
     """The loss is taken at the image size divided by this, unless `loss_size` says otherwise."""
