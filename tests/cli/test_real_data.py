@@ -12,7 +12,7 @@ from support import real_data
 from samfit.cli import main
 
 BARE = {
-    # method: mean Dice on the 50 test images of ph2_isic_layout; the best trivial prediction has 0.63
+    # method: mean Dice on the test images of ph2_isic_layout, every seed; trivial predictions reach 0.63
     "cad": 0.88,
     "decoder": 0.85,
 }
@@ -39,16 +39,14 @@ def train_and_evaluate(name, run, *flags):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("method", BARE)
-def test_skin_lesions_with_everything_at_its_default(method, tmp_path):
-    scores = []
-    for seed in range(3):
-        flags = ["--dataset", "isic2016", "--method", method, "--seed", str(seed)]
-        summary = train_and_evaluate("ph2_isic_layout", tmp_path / str(seed), *flags)
-        assert summary["images"] == 50
-        assert summary["unadapted"]["metrics"]["dice"]["mean"] < 0.63
-        scores.append(summary["metrics"]["dice"]["mean"])
-    assert sum(scores) / len(scores) >= BARE[method], scores
+def test_skin_lesions_with_everything_at_its_default(method, seed, tmp_path):
+    flags = ["--dataset", "isic2016", "--method", method, "--seed", str(seed)]
+    summary = train_and_evaluate("ph2_isic_layout", tmp_path / "run", *flags)
+    assert summary["images"] == 50
+    assert summary["metrics"]["dice"]["mean"] >= BARE[method]
+    assert summary["unadapted"]["metrics"]["dice"]["mean"] < 0.63
 
 
 @pytest.mark.slow
