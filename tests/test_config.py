@@ -4,25 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from samfit.config import (
-    EvaluateSettings,
-    PredictSettings,
-    Settings,
-    TrainSettings,
-    bounds_of,
-    choices_of,
-    flag,
-    parse,
-    read_config,
-    value_kind,
-    words_of,
-    write_config,
-)
+from samfit.config import parse, read_config, write_config
+from samfit.declare import Settings, bounds_of, choices_of, flag, value_kind, words_of
+from samfit.defaults import in_words
 from samfit.errors import SettingError
+from samfit.settings import EvaluateSettings, PredictSettings, TrainSettings
 
 TABLES = {
     "backbones": ("sam-vit-b", "sam-tiny"),
-    "methods": ("decoder", "cad"),
+    "methods": ("decoder", "cad", "lora"),
     "datasets": ("folder", "isic2016"),
     "losses": ("bce-iou", "dice-ce"),
 }
@@ -31,6 +21,8 @@ NEEDED = {
     EvaluateSettings: {"run": "run"},
     PredictSettings: {"run": "run", "images": ("a.jpg",), "output": "masks"},
 }
+AT_LEAST_ONE = {"images", "targets"}
+"""Fields of several words that may not be empty, which the message need not say."""
 JUST_OUTSIDE = {
     "ge": lambda limit: limit - 1,
     "gt": lambda limit: limit,
@@ -85,7 +77,7 @@ def test_a_bad_value_is_named_with_its_flag_and_what_was_expected(model, field, 
 def test_every_declared_bound_is_one_that_messages_know(model):
     for field in model.model_fields:
         rules = model.model_fields[field].metadata
-        assert len(rules) == len(bounds_of(model, field)) + (field == "images"), field
+        assert len(rules) == len(bounds_of(model, field)) + (field in AT_LEAST_ONE), field
 
 
 @pytest.mark.parametrize("field", ["data", "output", "weights"])
@@ -104,7 +96,7 @@ def test_all_faults_are_listed_at_once_with_the_place_they_come_from():
         "  --output is needed: folder of the run; must not hold one yet",
         "  --fit pda: expected one of pad, squeeze; did you mean 'pad'?",
         "  --epochs 0 (in run.yaml): expected a whole number, at least 1",
-        "  --method card: unknown method 'card'; did you mean 'cad'? (known: decoder, cad)",
+        "  --method card: unknown method 'card'; did you mean 'cad'? (known: decoder, cad, lora)",
     ]
 
 
@@ -137,6 +129,11 @@ def from_yaml(folder: Path, text: str) -> TrainSettings:
         ("classes: [1, 2]", "classes", ("1", "2")),
         ("mask-values: cytoplasm=128, nucleus=255", "mask_values", {"cytoplasm": 128, "nucleus": 255}),
         ("mask-values: {cytoplasm: 128, nucleus: 255}", "mask_values", {"cytoplasm": 128, "nucleus": 255}),
+        ("prompt-class: 1", "prompt_class", "1"),
+        ("targets: q", "targets", ("q",)),
+        ("targets: q, v", "targets", ("q", "v")),
+        ("targets: [qkv, mlp]", "targets", ("qkv", "mlp")),
+        ("dora: yes", "dora", True),
     ],
 )
 def test_a_yaml_value_means_what_the_same_words_mean_as_a_flag(tmp_path, text, field, value):
@@ -161,6 +158,12 @@ def test_a_yaml_value_means_what_the_same_words_mean_as_a_flag(tmp_path, text, f
         ("mask-values: 'cup=1,cup=2'", "'cup' is named twice"),
         ("mask-values: {}", "expected names"),
         ("mask-values: [1]", "expected name=value,name=value"),
+        ("targets: [q, prj]", "some of qkv, q, k, v, proj, mlp; did you mean 'proj'?"),
+        ("targets: 'q,prj'", "some of qkv, q, k, v, proj, mlp; did you mean 'proj'?"),
+        ("targets: []", "expected names, comma-separated, some of qkv"),
+        ("targets: 7", "expected names, comma-separated, some of qkv"),
+        ("targets: 'qkv,q'", "qkv is q, k and v in one"),
+        ("dora: 2", "--dora 2: expected true or false"),
     ],
 )
 def test_a_yaml_value_that_means_nothing_is_refused(tmp_path, text, message):
@@ -207,9 +210,14 @@ def test_written_settings_read_back_as_the_same_settings(tmp_path):
         classes=("disc", "cup"),
         mask_values={"disc": 128, "cup": 255},
         learning_rate=1e-5,
-        prompt="none",
+        prompt="box",
+        prompt_class="disc",
+        method="lora",
+        late_blocks=3,
+        targets=("q", "v"),
+        rslora=True,
     )
     path = tmp_path / "config.yaml"
-    write_config(path, settings)
+    write_config(path, in_words(settings))
     assert parse(TrainSettings, read_config(path), TABLES) == settings
     assert set(read_config(path)) == set(TrainSettings.model_fields)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from small_backbones import SMALL, small_backbone
 
 from samfit.backbones import BACKBONES, card_of, load_backbone
 from samfit.backbones.base import PARTS
 from samfit.errors import SettingError
+from samfit.testing import SMALL, small_backbone
 from samfit.types import BOTTOM_RIGHT, POSITIVE, TOP_LEFT, Prompts
 
 FAMILIES = list(SMALL)
@@ -43,14 +43,12 @@ def test_shapes_of_every_station(family):
     assert frame.shape == (3, backbone.frame.size, backbone.frame.size)
     with torch.no_grad():
         embedding = backbone.encode(frame[None])
-        one = backbone.decode(embedding, click(20, 30))
-        three = backbone.decode(embedding, click(20, 30), multimask=True)
+        answer = backbone.decode(embedding, click(20, 30))
     assert embedding.shape == (1, width, grid, grid)
-    assert one.logits.shape == (1, 1, 4 * grid, 4 * grid)
-    assert three.logits.shape == (1, 3, 4 * grid, 4 * grid)
-    assert (one.iou.shape, three.iou.shape) == ((1, 1), (1, 3))
+    assert answer.logits.shape == (1, 4, 4 * grid, 4 * grid)
+    assert answer.iou.shape == (1, 4)
     geometry = backbone.frame.geometry(60, 100)
-    assert backbone.frame.to_original(one.logits, geometry).shape == (1, 1, 60, 100)
+    assert backbone.frame.to_original(answer.logits, geometry).shape == (1, 4, 60, 100)
     assert len(backbone.blocks) == backbone.card.depth
 
 
@@ -119,6 +117,12 @@ def _sam_state(size):
 def test_at_the_published_size_position_tables_are_not_touched():
     pretrained = SMALL["sam-vit-b"].architecture["pretrained_grid"] * 16
     backbone, state = _sam_state(pretrained)
+    fitted = backbone.fit_positions(state)
+    assert all(fitted[name] is tensor for name, tensor in state.items())
+
+
+def test_tables_that_were_made_for_another_image_size_already_are_not_touched_at_that_size():
+    backbone, state = _sam_state(512)
     fitted = backbone.fit_positions(state)
     assert all(fitted[name] is tensor for name, tensor in state.items())
 

@@ -30,7 +30,7 @@ CARDS = {
         card_of("efficientsam-ti"),
         depth=2,
         image_size=128,
-        architecture={"width": 64, "heads": 2, "mlp_width": 128, "pretrained_grid": 14},
+        architecture=card_of("efficientsam-ti").architecture | {"width": 64, "heads": 2, "mlp_width": 128},
     ),
 }
 SAM, EFFICIENT = CARDS["sam-tiny"], CARDS["efficientsam"]

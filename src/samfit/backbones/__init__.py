@@ -18,6 +18,10 @@ _EFFICIENT_SAM_ADDRESS = (
 )
 
 
+_MEDICAL_SAM_ADAPTER = "medical-sam-adapter"
+"""The training code of arXiv 2304.12620, which builds its backbones a little differently."""
+
+
 def _sam(
     name: str, file: str, size: int, sha256: str, *, width: int, depth: int, heads: int, global_blocks: tuple
 ):
@@ -34,6 +38,8 @@ def _sam(
             "pretrained_grid": 64,
             "decoder_heads": 8,
             "decoder_mlp_width": 2048,
+            "pads_before_norm": False,
+            "two_way": "sam",
         },
         paper="Kirillov et al. 2023, arXiv 2304.02643",
         image_size=1024,
@@ -47,6 +53,14 @@ def _sam(
         upsampling="bilinear",
         negative_clicks=True,
         prompt_slots=None,
+        variants={
+            _MEDICAL_SAM_ADAPTER: {
+                "architecture": {"pads_before_norm": True, "two_way": "efficientsam"},
+                "fit": "squeeze",
+                "first_class_mask": 0,
+                "spelling": {".attn.rel_pos_": ".attn.rel_"},
+            }
+        },
         weights=WeightsFile(file, _SAM_ADDRESS + file, size, sha256, "Apache-2.0"),
     )
 
@@ -56,7 +70,14 @@ def _efficient_sam(name: str, file: str, size: int | None, sha256: str | None, *
         name=name,
         summary=f"EfficientSAM-{name.split('-')[1].capitalize()} (plain ViT, {width} wide, 12 blocks)",
         module="efficient_sam",
-        architecture={"width": width, "heads": heads, "mlp_width": 4 * width, "pretrained_grid": 14},
+        architecture={
+            "width": width,
+            "heads": heads,
+            "mlp_width": 4 * width,
+            "pretrained_grid": 14,
+            "relative_positions": False,
+            "norm_eps": 1e-6,
+        },
         paper="Xiong et al. 2023, arXiv 2312.00863",
         image_size=1024,
         patch=16,
@@ -69,6 +90,16 @@ def _efficient_sam(name: str, file: str, size: int | None, sha256: str | None, *
         upsampling="bicubic",
         negative_clicks=False,
         prompt_slots=6,
+        variants={
+            _MEDICAL_SAM_ADAPTER: {
+                "architecture": {"relative_positions": True, "norm_eps": 1e-5},
+                # It normalises 0…255 with numbers that are meant for 0…1.
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+                "first_class_mask": 0,
+                "spelling": {".mlp.fc1.": ".mlp.lin1.", ".mlp.fc2.": ".mlp.lin2."},
+            }
+        },
         weights=WeightsFile(file, _EFFICIENT_SAM_ADDRESS + file, size, sha256, "Apache-2.0"),
     )
 
@@ -86,6 +117,8 @@ _TINY = BackboneCard(
         "pretrained_grid": 16,
         "decoder_heads": 4,
         "decoder_mlp_width": 256,
+        "pads_before_norm": False,
+        "two_way": "sam",
     },
     paper="Kirillov et al. 2023, arXiv 2304.02643 (architecture)",
     image_size=128,
@@ -152,17 +185,24 @@ BACKBONES: Mapping[str, BackboneCard] = MappingProxyType(
 )
 
 
-def card_of(name: str) -> BackboneCard:
-    """Return the card of a backbone. Raises `SettingError` with the nearest name if there is none."""
+def card_of(name: str, variant: str | None = None) -> BackboneCard:
+    """Return the card of a backbone, as the training code `variant` builds it.
+
+    Raises `SettingError` with the nearest name if there is no such backbone, or no such variant of it.
+    """
     if name not in BACKBONES:
         raise SettingError(unknown_name("backbone", name, BACKBONES))
-    return BACKBONES[name]
+    card = BACKBONES[name]
+    if variant is not None and variant not in card.variants:
+        raise SettingError(f"--variant {variant}: {name} has {', '.join(card.variants) or 'no variants'}")
+    return card.variant(variant)
 
 
 def load_backbone(
     name: str,
     *,
     weights: str | Path = "published",
+    variant: str | None = None,
     image_size: int | None = None,
     fit: Literal["pad", "squeeze"] | None = None,
     seed: int = 0,
@@ -170,20 +210,33 @@ def load_backbone(
     """Build a backbone and load its base weights.
 
     `weights`: `published` (downloaded once), `random` (drawn from `seed`, for trying things out), or a file
-    with the published names. `image_size`: side of the model frame, a multiple of the card's patch.
+    with the published names. `variant`: the published training code (`card.variants`) whose checkpoint the
+    weights are from. `image_size`: side of the model frame, a multiple of the card's patch.
 
     Raises `SettingError` for a value that does not fit, `WeightsError` for a file that does not,
     `DownloadError` where the weights cannot be fetched.
     """
-    card = card_of(name)
+    backbone = build_backbone(name, variant=variant, image_size=image_size, fit=fit)
+    import_module("samfit.backbones.weights").load_base(backbone, weights, seed)
+    backbone.weights_from = (str(weights), seed)
+    return backbone
+
+
+def build_backbone(
+    name: str,
+    *,
+    variant: str | None = None,
+    image_size: int | None = None,
+    fit: Literal["pad", "squeeze"] | None = None,
+) -> "Backbone":
+    """Build a backbone whose tensors hold nothing yet; for the arguments and errors see `load_backbone`."""
+    card = card_of(name, variant)
     size = image_size or card.image_size
     if size < card.patch or size % card.patch:
         fitting = max(1, round(size / card.patch)) * card.patch
         raise SettingError(
             f"--image-size {size}: {name} needs a multiple of {card.patch}; the nearest is {fitting}"
         )
-    loader = import_module("samfit.backbones.weights")
     backbone = import_module(f"samfit.backbones.{card.module}").build(card, size, fit or card.fit)
-    loader.load_base(backbone, weights, seed)
-    backbone.weights_from = (str(weights), seed)
+    backbone.variant = variant
     return backbone.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """What the outside must know of a backbone, without loading it or torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -54,3 +54,23 @@ class BackboneCard:
     """The published file, or None where only random weights exist."""
     defaults: dict[str, Any] = field(default_factory=dict)
     """Settings in which this backbone departs from the method's defaults, by field name."""
+    first_class_mask: int = 1
+    """The mask of the decoder that is the first of several classes; the next ones follow."""
+    spelling: dict[str, str] = field(default_factory=dict, repr=False)
+    """Pieces of the published names that a variant's files spell otherwise: the usual one to theirs."""
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """How a published training code built this backbone, by the code's name: the fields that differ."""
+
+    def variant(self, name: str | None) -> "BackboneCard":
+        """Return the card as the published code `name` builds it, or this card for None."""
+        if name is None:
+            return self
+        changes = self.variants[name]
+        architecture = self.architecture | changes.get("architecture", {})
+        return replace(self, **changes | {"architecture": architecture})
+
+    def spelled(self, name: str) -> str:
+        """Return a published name as the files of this card spell it."""
+        for usual, theirs in self.spelling.items():
+            name = name.replace(usual, theirs)
+        return name

@@ -10,20 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samfit.backbones.base import PARTS, Backbone, Decoded
+from samfit.backbones.attention import GridAttention, Relative, attend, relative_positions
+from samfit.backbones.base import PARTS, UNCHANGED, Backbone, BlockAdapter, Decoded
 from samfit.backbones.card import BackboneCard
+from samfit.backbones.chunks import plus
+from samfit.backbones.masks import add_masks
+from samfit.backbones.mlp import feed_forward
 from samfit.backbones.two_way import Perceptron, TwoWayTransformer
 from samfit.errors import SettingError, WeightsError
 from samfit.frame import Fit, Frame
 from samfit.types import BOTTOM_RIGHT, NOTHING, POSITIVE, TOP_LEFT, Prompts
 
-_POSITIONS = "image_encoder.pos_embed"
+_POSITION_TABLES = ("pos_embed", "rel_h", "rel_w")
 _PROMPT_SLOTS = 6
 _DECODER_HEADS, _DECODER_MLP_WIDTH, _DECODER_DEPTH = 8, 2048, 2
 _MASKS = 4
 
 
-class EncoderAttention(nn.Module):
+class EncoderAttention(GridAttention):
     """Self-attention of all cells, without relative positions."""
 
     def __init__(self, width: int, heads: int):
@@ -34,8 +38,26 @@ class EncoderAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, g², width) to the same shape."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        return self.proj(attend(qkv, self.relative(), self.kind))
+
+    def relative(self) -> Relative | None:
+        """Return the relative positions of the grid, or None."""
+        return None
+
+
+class RelativeAttention(EncoderAttention):
+    """The same with decomposed relative positions, as in Medical SAM Adapter (arXiv 2304.12620)."""
+
+    def __init__(self, width: int, heads: int, grid: int):
+        super().__init__(width, heads)
+        self.rel_h = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
+        self.rel_w = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
+
+    def relative(self) -> Relative:
+        """Return the relative positions of the grid, whose sides are those of the tables."""
+        height, width = ((len(table) + 1) // 2 for table in (self.rel_h, self.rel_w))
+        return relative_positions(self.rel_h, height), relative_positions(self.rel_w, width)
 
 
 class EncoderMlp(nn.Module):
@@ -48,23 +70,36 @@ class EncoderMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return feed_forward(self.fc1, self.fc2, x)
 
 
 class EncoderBlock(nn.Module):
     """Attention and MLP, each with its norm before and its input added after."""
 
-    def __init__(self, width: int, heads: int, mlp_width: int):
+    def __init__(self, width: int, attention: EncoderAttention, mlp_width: int, norm_eps: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = EncoderAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = EncoderMlp(width, mlp_width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, g², width) to the same shape."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    def forward(
+        self, tokens: Tensor, adapter: BlockAdapter = UNCHANGED, shared: Tensor | None = None
+    ) -> Tensor:
+        """Map tokens (B, g², width) to the same shape; without gradient the tokens are overwritten."""
+        tokens = adapter.before(tokens, shared)
+        tokens = plus(tokens, lambda cells: self._attended(cells, adapter), tokens.shape[1])
+        tokens = plus(tokens, lambda cells: self._mapped(cells, adapter))
+        return adapter.after(tokens, shared)
+
+    def _attended(self, tokens: Tensor, adapter: BlockAdapter) -> Tensor:
+        """Return what attention adds to all tokens (B, g², width) of images."""
+        return adapter.after_attention(self.attn(self.norm1(tokens)))
+
+    def _mapped(self, tokens: Tensor, adapter: BlockAdapter) -> Tensor:
+        """Return what the MLP adds to tokens (..., width)."""
+        normed = self.norm2(tokens)
+        return adapter.beside_mlp(self.mlp(normed), normed)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -90,15 +125,23 @@ class PatchEmbedding(nn.Module):
 class ImageEncoder(nn.Module):
     """The plain ViT and the neck that brings it to the embedding's width."""
 
-    def __init__(self, card: BackboneCard):
+    def __init__(self, card: BackboneCard, grid: int):
         super().__init__()
         shape = card.architecture
-        width, embedding_width = shape["width"], card.embedding_width
+        width, heads, embedding_width = shape["width"], shape["heads"], card.embedding_width
         self.pretrained_grid: int = shape["pretrained_grid"]
         self.patch_embed = PatchEmbedding(width, card.patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, self.pretrained_grid**2 + 1, width))
         self.blocks = nn.ModuleList(
-            EncoderBlock(width, shape["heads"], shape["mlp_width"]) for _ in range(card.depth)
+            EncoderBlock(
+                width,
+                RelativeAttention(width, heads, grid)
+                if shape["relative_positions"]
+                else EncoderAttention(width, heads),
+                shape["mlp_width"],
+                shape["norm_eps"],
+            )
+            for _ in range(card.depth)
         )
         self.neck = nn.Sequential(
             nn.Conv2d(width, embedding_width, 1, bias=False),
@@ -114,15 +157,6 @@ class ImageEncoder(nn.Module):
         if grid != side:
             table = F.interpolate(table, (grid, grid), mode="bicubic", align_corners=False)
         return table.flatten(2).transpose(1, 2)
-
-    def forward(self, frame: Tensor) -> Tensor:
-        """Map (B, 3, N, N) to the embedding (B, E, g, g)."""
-        patches = self.patch_embed(frame)
-        grid = patches.shape[-1]
-        x = patches.flatten(2).transpose(1, 2) + self.positions(grid)
-        for block in self.blocks:
-            x = block(x)
-        return self.neck(x.transpose(1, 2).unflatten(-1, (grid, grid)))
 
 
 class PositionEncoding(nn.Module):
@@ -243,16 +277,21 @@ class EfficientSam(Backbone):
 
     def __init__(self, card: BackboneCard, frame: Frame):
         super().__init__(card, frame)
-        self.image_encoder = ImageEncoder(card)
+        self.image_encoder = ImageEncoder(card, self.grid)
         self.prompt_encoder = PromptEncoder(card.embedding_width, frame.size, self.grid)
         self.mask_decoder = MaskDecoder(card.embedding_width)
 
-    def encode(self, frame: Tensor) -> Tensor:
-        """Turn model frames (B, 3, N, N) into embeddings (B, E, g, g)."""
-        return self.image_encoder(frame)
+    def embed(self, frame: Tensor) -> Tensor:
+        """Turn model frames (B, 3, N, N) into tokens (B, g², width)."""
+        patches = self.image_encoder.patch_embed(frame).flatten(2).transpose(1, 2).contiguous()
+        return patches + self.image_encoder.positions(self.grid)
 
-    def decode(self, embedding: Tensor, prompts: Prompts, multimask: bool = False) -> Decoded:
-        """Answer one prompt an image, given in pixels of the model frame, with low-resolution logits.
+    def neck(self, tokens: Tensor) -> Tensor:
+        """Turn tokens (B, g², width) into embeddings (B, E, g, g)."""
+        return self.image_encoder.neck(tokens.transpose(1, 2).unflatten(-1, (self.grid, self.grid)))
+
+    def decode(self, embedding: Tensor, prompts: Prompts) -> Decoded:
+        """Answer one prompt an image, given in pixels of the model frame, with every mask of the decoder.
 
         Masks stand in the order of their tokens, not of their estimated IoU. Of more than six points the last
         clicks are dropped. Negative clicks have no meaning here: the caller looks at `card.negative_clicks`
@@ -265,14 +304,19 @@ class EfficientSam(Backbone):
                 "take a SAM backbone"
             )
         tokens = self.prompt_encoder(prompts.points, prompts.labels)
-        logits, iou = self.mask_decoder(embedding, self.prompt_encoder.cell_positions(), tokens)
-        kept = slice(1, None) if multimask else slice(0, 1)
-        return Decoded(logits[:, kept], iou[:, kept])
+        return Decoded(*self.mask_decoder(embedding, self.prompt_encoder.cell_positions(), tokens))
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The encoder's blocks in order."""
         return list(self.image_encoder.blocks)
+
+    def add_masks(self, count: int) -> None:
+        """Give the mask decoder masks until it has `count`, as copies of its candidates 1, 2, 3 in turn."""
+        decoder = self.mask_decoder
+        decoder.mask_tokens, decoder.output_hypernetworks_mlps, decoder.iou_prediction_head.fc = add_masks(
+            decoder.mask_tokens, decoder.output_hypernetworks_mlps, decoder.iou_prediction_head.fc, count
+        )
 
     def part(self, name: str) -> dict[str, nn.Parameter]:
         """Return the parameters of one of `PARTS` by their full name, without the head for the IoU."""
@@ -285,19 +329,21 @@ class EfficientSam(Backbone):
         }
 
     def published_names(self) -> dict[str, str]:
-        """Return every tensor's name in the published file: its own."""
-        return {name: name for name in self.state_dict()}
+        """Return every tensor's name in the published file: its own, as the card spells it."""
+        return {name: self.card.spelled(name) for name in self.state_dict()}
 
     def fit_positions(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return `state` as it is: the table is resized in `encode`.
+        """Return `state` as it is: absolute positions are resized in `encode`, relative ones are not.
 
-        Raises `WeightsError` for a position table that has not the published shape.
+        Raises `WeightsError` for an absolute table that has not the published shape, and for a relative one
+        that was made at another image size.
         """
-        found, expected = tuple(state[_POSITIONS].shape), tuple(self.image_encoder.pos_embed.shape)
-        if found != expected:
-            raise WeightsError(
-                f"position table {_POSITIONS} has shape {found}, but {self.card.name} has {expected}"
-            )
+        for name, own in self.state_dict().items():
+            if name.endswith(_POSITION_TABLES) and state[name].shape != own.shape:
+                raise WeightsError(
+                    f"position table {name} has shape {tuple(state[name].shape)}, "
+                    f"but {self.card.name} has {tuple(own.shape)} at --image-size {self.frame.size}"
+                )
         return state
 
 

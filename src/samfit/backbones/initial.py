@@ -11,6 +11,8 @@ _DEVIATION_BY_NAME = {
     "pos_embed": 0.02,
     "rel_pos_h": 0.02,
     "rel_pos_w": 0.02,
+    "rel_h": 0.02,
+    "rel_w": 0.02,
     # The random matrix of the positional encoding. With transformers' own scale of half the encoder's width
     # neighbouring places have unrelated codes, and prompts carry no meaning.
     "positional_embedding": 1.0,

@@ -10,10 +10,13 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEnc
 
 from samfit.backbones.base import Backbone, Decoded
 from samfit.backbones.card import BackboneCard
+from samfit.backbones.masks import PUBLISHED, add_masks
+from samfit.backbones.sam_modules import Block, MaskDecoder
 from samfit.errors import WeightsError
 from samfit.frame import Fit, Frame
 from samfit.types import NOTHING, Prompts
 
+_HEAD = r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\."
 _TO_PUBLISHED = (
     (r"^image_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
     (r"^image_encoder\.layers\.(\d+)\.", r"image_encoder.blocks.\1."),
@@ -38,9 +41,9 @@ _TO_PUBLISHED = (
     (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
     (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
     # The heads count their layers from 0; transformers names the first and the last.
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))\.layers\.0\.", r"\1.layers.1."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))\.proj_in\.", r"\1.layers.0."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))\.proj_out\.", r"\1.layers.2."),
+    (_HEAD + r"layers\.0\.", r"\1.layers.1."),
+    (_HEAD + r"proj_in\.", r"\1.layers.0."),
+    (_HEAD + r"proj_out\.", r"\1.layers.2."),
 )
 _GAUSSIAN_MATRIX = "shared_embedding.positional_embedding"
 _IOU_HEAD = "iou_prediction_head."
@@ -61,30 +64,49 @@ class Sam(Backbone):
 
     def __init__(self, card: BackboneCard, frame: Frame):
         super().__init__(card, frame)
-        model = SamModel(_config(card, frame.size))
+        config = _config(card, frame.size)
+        model = SamModel(config)
         self.image_encoder = model.vision_encoder
-        self.prompt_encoder = model.prompt_encoder
-        self.mask_decoder = model.mask_decoder
-
-    def encode(self, frame: Tensor) -> Tensor:
-        """Turn model frames (B, 3, N, N) into embeddings (B, E, g, g)."""
-        return self.image_encoder(frame).last_hidden_state
-
-    def decode(self, embedding: Tensor, prompts: Prompts, multimask: bool = False) -> Decoded:
-        """Answer one prompt an image: masks 1 to 3 with `multimask`, else mask 0."""
-        masks, iou = self.mask_decoder(
-            image_embeddings=embedding,
-            image_positional_embeddings=self._image_positions().expand(len(embedding), -1, -1, -1),
-            sparse_prompt_embeddings=self._sparse(prompts)[:, None],
-            dense_prompt_embeddings=self._dense(prompts),
-            multimask_output=multimask,
+        self.image_encoder.layers = nn.ModuleList(
+            Block(
+                self.image_encoder.config,
+                0 if index in card.architecture["global_blocks"] else card.architecture["window"],
+                pads_before_norm=card.architecture["pads_before_norm"],
+            )
+            for index in range(card.depth)
         )
-        return Decoded(masks[:, 0], iou[:, 0])
+        self.prompt_encoder = model.prompt_encoder
+        self.mask_decoder = MaskDecoder(model.mask_decoder.config, two_way=card.architecture["two_way"])
+
+    def embed(self, frame: Tensor) -> Tensor:
+        """Turn model frames (B, 3, N, N) into tokens (B, g, g, width)."""
+        return self.image_encoder.patch_embed(frame).contiguous() + self.image_encoder.pos_embed
+
+    def neck(self, tokens: Tensor) -> Tensor:
+        """Turn tokens (B, g, g, width) into embeddings (B, E, g, g)."""
+        return self.image_encoder.neck(tokens)
+
+    def decode(self, embedding: Tensor, prompts: Prompts) -> Decoded:
+        """Answer one prompt an image with every mask of the decoder."""
+        positions = self._image_positions().expand(len(embedding), -1, -1, -1)
+        return Decoded(*self.mask_decoder(embedding + self._dense(prompts), positions, self._sparse(prompts)))
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The encoder's blocks in order."""
         return list(self.image_encoder.layers)
+
+    def add_masks(self, count: int) -> None:
+        """Give the mask decoder masks until it has `count`, as copies of its candidates 1, 2, 3 in turn."""
+        decoder = self.mask_decoder
+        decoder.mask_tokens, decoder.output_hypernetworks_mlps, decoder.iou_prediction_head.proj_out = (
+            add_masks(
+                decoder.mask_tokens,
+                decoder.output_hypernetworks_mlps,
+                decoder.iou_prediction_head.proj_out,
+                count,
+            )
+        )
 
     def part(self, name: str) -> dict[str, nn.Parameter]:
         """Return the parameters of a part; see `Backbone.part` for what belongs to none."""
@@ -96,44 +118,63 @@ class Sam(Backbone):
 
     def published_names(self) -> dict[str, str]:
         """Return for every tensor its name in the published `.pth` file."""
-        return {name: _published(name) for name in self.state_dict()}
+        return {name: self._published(name) for name in self.state_dict()}
 
     def hub_names(self) -> dict[str, str]:
-        """Return for every tensor its name in the hub's file, as transformers writes it."""
+        """Return for every tensor its name in the hub's file; nothing where transformers has no such SAM."""
+        numbers = self.card.architecture
+        if numbers["pads_before_norm"] or numbers["two_way"] != "sam":
+            return {}
         names = {name: name.replace("image_encoder.", "vision_encoder.", 1) for name in self.state_dict()}
         names[f"prompt_encoder.{_GAUSSIAN_MATRIX}"] = "shared_image_embedding.positional_embedding"
         return names
 
+    def hub_config(self) -> str | None:
+        """Return the `config.json` of this SAM, with its image size and masks, or None as in `hub_names`."""
+        if not self.hub_names():
+            return None
+        config = _config(self.card, self.frame.size, self.mask_decoder.mask_tokens.num_embeddings)
+        config.architectures = ["SamModel"]
+        return config.to_json_string()
+
     def fit_positions(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Resize position tables: absolute ones bicubically, those of global blocks linearly.
 
-        Tables of window blocks stay as they are: the window has the same size at every image size.
+        Tables of window blocks stay as they are: the window has the same size at every image size. So do
+        tables that are made for this image size already.
         """
-        pretrained = self.card.architecture["pretrained_grid"]
+        width = self.card.architecture["width"]
+        head_width = width // self.card.architecture["heads"]
+        sides = (self.card.architecture["pretrained_grid"], self.grid)
+        absolute = [(1, side, side, width) for side in sides]
+        relative = [(2 * side - 1, head_width) for side in sides]
         fitted = dict(state)
         table = state[_POSITION_TABLE]
-        self._check_table(
-            _POSITION_TABLE, table, (1, pretrained, pretrained, self.card.architecture["width"])
-        )
-        if self.grid != pretrained:
+        self._check_table(_POSITION_TABLE, table, absolute)
+        if table.shape[1] != self.grid:
             grid = F.interpolate(table.permute(0, 3, 1, 2), (self.grid, self.grid), mode="bicubic")
             fitted[_POSITION_TABLE] = grid.permute(0, 2, 3, 1)
         for name, table in state.items():
             match = _RELATIVE_POSITIONS.fullmatch(name)
             if not match or int(match[1]) not in self.card.architecture["global_blocks"]:
                 continue
-            head_width = self.card.architecture["width"] // self.card.architecture["heads"]
-            self._check_table(name, table, (2 * pretrained - 1, head_width))
-            if self.grid != pretrained:
+            self._check_table(name, table, relative)
+            if len(table) != 2 * self.grid - 1:
                 fitted[name] = F.interpolate(table.T[None], 2 * self.grid - 1, mode="linear")[0].T
         return fitted
 
-    def _check_table(self, name: str, table: Tensor, shape: tuple[int, ...]) -> None:
-        if tuple(table.shape) != shape:
+    def _check_table(self, name: str, table: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
+        if tuple(table.shape) not in shapes:
             raise WeightsError(
-                f"position table {_published(name)} has shape {tuple(table.shape)}, "
-                f"expected {shape} for {self.card.name}"
+                f"position table {self._published(name)} has shape {tuple(table.shape)}, "
+                f"expected {' or '.join(map(str, dict.fromkeys(shapes)))} for {self.card.name} at "
+                f"--image-size {self.frame.size}"
             )
+
+    def _published(self, name: str) -> str:
+        for pattern, replacement in _TO_PUBLISHED:
+            name = re.sub(pattern, replacement, name)
+        return self.card.spelled(name)
 
     def _sparse(self, prompts: Prompts) -> Tensor:
         """Embed the points (B, P, 2) of prompts as tokens (B, P, E), or (B, P + 1, E) for clicks alone."""
@@ -169,13 +210,7 @@ class Sam(Backbone):
             return self.prompt_encoder.shared_embedding(places[None])[0]
 
 
-def _published(name: str) -> str:
-    for pattern, replacement in _TO_PUBLISHED:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _config(card: BackboneCard, image_size: int) -> SamConfig:
+def _config(card: BackboneCard, image_size: int, masks: int = PUBLISHED) -> SamConfig:
     numbers, width = card.architecture, card.embedding_width
     return SamConfig(
         vision_config=SamVisionConfig(
@@ -198,6 +233,7 @@ def _config(card: BackboneCard, image_size: int) -> SamConfig:
             mlp_dim=numbers["decoder_mlp_width"],
             num_attention_heads=numbers["decoder_heads"],
             iou_head_hidden_dim=width,
+            num_multimask_outputs=masks - 1,
             # As published; transformers' default of 1e-6 moves logits by 5e-5.
             layer_norm_eps=1e-5,
         ),

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 
 class Perceptron(nn.Module):
-    """Linear layers with GELU between them."""
+    """Linear layers with an activation between them."""
 
-    def __init__(self, width: int, hidden: int, out: int, hidden_layers: int):
+    def __init__(
+        self, width: int, hidden: int, out: int, hidden_layers: int, activation: type[nn.Module] = nn.GELU
+    ):
         super().__init__()
         widths = [width] + [hidden] * hidden_layers
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(before, after), nn.GELU()) for before, after in pairwise(widths)
+            nn.Sequential(nn.Linear(before, after), activation()) for before, after in pairwise(widths)
         )
         self.fc = nn.Linear(hidden, out)
 
@@ -52,14 +54,16 @@ class Attention(nn.Module):
 class TwoWayBlock(nn.Module):
     """Tokens read from each other, then from the image; then the image reads from the tokens."""
 
-    def __init__(self, width: int, heads: int, mlp_width: int, adds_positions: bool):
+    def __init__(
+        self, width: int, heads: int, mlp_width: int, activation: type[nn.Module], adds_positions: bool
+    ):
         super().__init__()
         self.adds_positions = adds_positions
         self.self_attn = Attention(width, width, heads)
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn_token_to_image = Attention(width, width // 2, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Perceptron(width, mlp_width, width, hidden_layers=1)
+        self.mlp = Perceptron(width, mlp_width, width, hidden_layers=1, activation=activation)
         self.norm3 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, width // 2, heads)
         self.norm4 = nn.LayerNorm(width)
@@ -82,11 +86,13 @@ class TwoWayBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """Two rounds of `TwoWayBlock`, then the tokens read from the image once more."""
 
-    def __init__(self, width: int, heads: int, mlp_width: int, depth: int):
+    def __init__(
+        self, width: int, heads: int, mlp_width: int, depth: int, activation: type[nn.Module] = nn.GELU
+    ):
         super().__init__()
         self.layers = nn.ModuleList(
             # the first round starts from the positions themselves: there is nothing to add them to
-            TwoWayBlock(width, heads, mlp_width, adds_positions=index > 0)
+            TwoWayBlock(width, heads, mlp_width, activation, adds_positions=index > 0)
             for index in range(depth)
         )
         self.final_attn_token_to_image = Attention(width, width // 2, heads)

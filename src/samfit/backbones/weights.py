@@ -33,7 +33,7 @@ _HUB_TWINS = (
     "shared_image_embedding.positional_embedding",
 )
 """One tensor of the hub's SAM under two names; files hold the first, the second or both."""
-_POSITION_TABLES = ("pos_embed", "rel_pos_h", "rel_pos_w")
+_POSITION_TABLES = ("pos_embed", "rel_pos_h", "rel_pos_w", "rel_h", "rel_w")
 _ENCODER_BLOCK = re.compile(r"(?:image|vision)_encoder\.(?:blocks|layers)\.(\d+)\.")
 _ENCODER_POSITIONS = ("image_encoder.pos_embed", "vision_encoder.pos_embed")
 
@@ -55,7 +55,26 @@ def load_base(backbone: Backbone, weights: str | Path, seed: int) -> None:
         backbone.weights_hash = hash_of({published[name]: state[name] for name in published})
         return
     path = _path_of(backbone, weights)
-    state, fitted = _fitted(backbone, read_checkpoint(path), path)
+    set_base(backbone, read_checkpoint(path), path)
+
+
+def read_base(backbone: Backbone, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of base weights under published names, with position tables as in the file.
+
+    Raises `WeightsError` with every name and shape that does not fit `backbone`.
+    """
+    state, _ = _fitted(backbone, read_checkpoint(path), path)
+    published = backbone.published_names()
+    return {published[name]: tensor for name, tensor in state.items()}
+
+
+def set_base(backbone: Backbone, content: Mapping[str, Tensor], path: Path) -> None:
+    """Set every tensor of `backbone`, and its `weights_hash`, from what was read from `path`.
+
+    Raises `WeightsError` with every name and shape that does not fit.
+    """
+    state, fitted = _fitted(backbone, content, path)
+    published = backbone.published_names()
     backbone.weights_hash = hash_of({published[name]: tensor for name, tensor in state.items()})
     backbone.load_state_dict(fitted)
 
@@ -180,7 +199,7 @@ def _path_of(backbone: Backbone, weights: str | Path) -> Path:
 
 
 def _fitted(
-    backbone: Backbone, content: dict[str, Tensor], path: Path
+    backbone: Backbone, content: Mapping[str, Tensor], path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return a file's tensors under the module's names, as they are and with positions fitted.
 
@@ -215,7 +234,7 @@ def _fitted(
     return state, fitted
 
 
-def _without_twin(content: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_twin(content: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     twin, kept = _HUB_TWINS
     if twin not in content or any(name.startswith("image_encoder.") for name in content):
         return content
@@ -227,20 +246,25 @@ def _misfit(
     backbone: Backbone, content: Mapping[str, Tensor], path: Path, faults: Mapping[str, Sequence[str]]
 ) -> WeightsError:
     name = backbone.card.name
-    likely = _looks_like(content)
+    likely = likely_backbone(content)
     hint = (
         f"; it looks like weights of {likely}: use --backbone {likely}" if likely not in (name, None) else ""
     )
+    return WeightsError(listed(f"{path} does not fit {name}{hint}", faults))
+
+
+def listed(message: str, faults: Mapping[str, Sequence[str]]) -> str:
+    """Return the message and below it a line for each kind of fault that there is, with its first names."""
     lines = [f"  {kind} ({len(items)}): {_some(items)}" for kind, items in faults.items() if items]
-    return WeightsError("\n".join([f"{path} does not fit {name}{hint}", *lines]))
+    return "\n".join([message, *lines])
 
 
-def _looks_like(content: Mapping[str, Tensor]) -> str | None:
+def likely_backbone(content: Mapping[str, Tensor]) -> str | None:
     """Return the backbone whose encoder has the depth and width of these weights, if there is one."""
     blocks = [int(match[1]) for name in content if (match := _ENCODER_BLOCK.match(name))]
-    widths = {content[name].shape[-1] for name in _ENCODER_POSITIONS if name in content}
+    widths = {content[name].shape[-1:] for name in _ENCODER_POSITIONS if name in content}
     for card in BACKBONES.values():
-        if blocks and card.depth == max(blocks) + 1 and card.architecture["width"] in widths:
+        if blocks and card.depth == max(blocks) + 1 and (card.architecture["width"],) in widths:
             return card.name
     return None
 
