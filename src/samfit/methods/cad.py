@@ -8,14 +8,22 @@ from torch import Tensor, nn
 
 from samfit.backbones.base import Backbone
 from samfit.frame import Frame
-from samfit.methods.adapted import Adapter
+from samfit.methods import fused_conv
+from samfit.methods.adapter import Adapter
 from samfit.methods.batch_norm import WholeBatchNorm2d
+from samfit.methods.fused_conv.parts import DILATION, SLOPE
 from samfit.methods.high_frequency import high_frequency
+from samfit.options import MethodOptions
 
 
-def build(backbone: Backbone) -> "ConvAdapter":
+def build(backbone: Backbone, options: MethodOptions, first_block: int | None) -> "ConvAdapter":
     """Make the adapter for a backbone: as wide as its embedding, pooled to its grid."""
     return ConvAdapter(backbone.card.embedding_width, backbone.grid)
+
+
+def published_names(adapter: "ConvAdapter") -> dict[str, str]:
+    """Return for every tensor of the adapter's state dict its name in the published model's."""
+    return {name: f"conv_adapter.{name}" for name in adapter.state_dict()}
 
 
 def read(image: NDArray[np.uint8], frame: Frame) -> Tensor:
@@ -34,7 +42,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.conv = nn.Conv2d(width, width, 3, padding=DILATION, dilation=DILATION)
         self.bn = WholeBatchNorm2d(width)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         assert self.conv.bias is not None
@@ -42,7 +50,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor | None) -> Tensor:
         """Turn (B, E, H, W) into (B, E, H/2, W/2)."""
-        return F.avg_pool2d(F.leaky_relu(self.bn(self.conv(x), weight), 0.1) + x, 2)
+        return F.avg_pool2d(F.leaky_relu(self.bn(self.conv(x), weight), SLOPE) + x, 2)
 
 
 class ConvAdapter(Adapter):
@@ -64,14 +72,32 @@ class ConvAdapter(Adapter):
 
     def features(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Turn image and high-frequency image (B, 6, H, W) into features (B, E, g, g) in -1…1."""
-        x = self.conv_up(x / (x.amax((-2, -1), keepdim=True) + 1e-5))
+        if not fused_conv.applies(x):
+            return self.plain_features(x, weight)
+        blocks = [(block.conv, block.bn) for block in self._blocks()]
+        return fused_conv.pooled_features(_scaled(x), self.conv_up, blocks, self.grid, weight).tanh()
+
+    def plain_features(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Do what `features` does by torch's own modules: whatever the size, with a gradient for x if wanted.
+
+        This takes up to forty times the memory, and is what the other way is held to.
+        """
+        x = self.conv_up(_scaled(x))
         pooled = []
-        for block in (self.conv_block1, self.conv_block2, self.conv_block3):
+        for block in self._blocks():
             x = block(x, weight)
             pooled.append(F.adaptive_avg_pool2d(x, self.grid))
         return torch.stack(pooled).sum(0).tanh()
 
-    def forward(self, embedding: Tensor, extra: Tensor | None, weight: Tensor | None) -> Tensor:
+    def _blocks(self) -> tuple[ConvBlock, ConvBlock, ConvBlock]:
+        return self.conv_block1, self.conv_block2, self.conv_block3
+
+    def adapt_embedding(self, embedding: Tensor, extra: Tensor | None, weight: Tensor | None) -> Tensor:
         """Add the features of `extra` (B, 6, H, W) to the embedding (B, E, g, g)."""
         assert extra is not None, "cad reads the image"
         return embedding + self.scale * self.features(extra, weight)
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Bring the largest value of every channel to 1."""
+    return x / (x.amax((-2, -1), keepdim=True) + 1e-5)
