@@ -1,4 +1,4 @@
-"""Small backbones of every family, with random weights, for tests over the tables."""
+"""Small backbones of every family, with random weights: what a method is tried on."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -20,7 +20,7 @@ SMALL: dict[str, BackboneCard] = {
     ),
     "efficientsam-ti": replace(
         BACKBONES["efficientsam-ti"],
-        architecture={"width": 32, "heads": 2, "mlp_width": 64, "pretrained_grid": 14},
+        architecture=BACKBONES["efficientsam-ti"].architecture | {"width": 32, "heads": 2, "mlp_width": 64},
         depth=2,
         embedding_width=32,
         image_size=128,
@@ -30,7 +30,10 @@ SMALL: dict[str, BackboneCard] = {
 
 
 def small_backbone(family: str, *, image_size: int | None = None, seed: int = 0) -> Backbone:
-    """Build a small backbone with random weights."""
+    """Build the small member of a family with random weights; equal arguments give equal weights.
+
+    `image_size`: side of the model frame, a multiple of the card's patch; None for the card's own.
+    """
     card = SMALL[family]
     backbone = import_module(f"samfit.backbones.{card.module}").build(
         card, image_size or card.image_size, card.fit
