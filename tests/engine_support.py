@@ -19,10 +19,12 @@ import torch
 from support import ROOT
 
 from samfit.cli import main
-from samfit.config import TrainSettings, write_config
+from samfit.config import write_config
+from samfit.defaults import in_words
 from samfit.engine import loop, scoring
 from samfit.engine.training import train
 from samfit.progress import is_first_process
+from samfit.settings import TrainSettings
 
 MEASURED = {"seconds", "peak_bytes"}
 """Columns of metrics.csv that no two runs have in common."""
@@ -118,7 +120,7 @@ def run_samfit(*arguments: str, timeout: float = 120) -> "subprocess.CompletedPr
 def run_with_signal(settings: TrainSettings, moment: int, number: int) -> "subprocess.CompletedProcess[str]":
     """Train with the command line in a process of its own that sends itself a signal at a moment."""
     config = settings.output.with_suffix(".yaml")
-    write_config(config, settings)
+    write_config(config, in_words(settings))
     return _run([sys.executable, "-m", "engine_support", str(config), str(moment), str(int(number))], 120)
 
 

@@ -1,4 +1,6 @@
-"""The tiny SAM of the golden files, with the recipe's weights, alone and with CAD's adapter."""
+"""The tiny SAM of the golden files, with the recipe's weights, alone and adapted."""
+
+from collections.abc import Mapping
 
 import torch
 from parity_support import recipe_state
@@ -7,10 +9,13 @@ from torch import Tensor, nn
 from samfit.backbones import BACKBONES
 from samfit.backbones.card import BackboneCard
 from samfit.backbones.sam import Sam, build
+from samfit.engine.published import adapter_names
+from samfit.losses import loss_function
 from samfit.methods import attach
 from samfit.methods.adapted import AdaptedModel
-from samfit.methods.cad import ConvAdapter
 from samfit.methods.high_frequency import high_frequency
+from samfit.methods.sam_adapter import SamAdapter
+from samfit.step import training_step
 from samfit.types import BOTTOM_RIGHT, TOP_LEFT, Batch, Prompts
 
 GOLDEN_CARD = BackboneCard(
@@ -26,6 +31,8 @@ GOLDEN_CARD = BackboneCard(
         "pretrained_grid": 8,
         "decoder_heads": 8,
         "decoder_mlp_width": 2048,
+        "pads_before_norm": False,
+        "two_way": "sam",
     },
     paper="",
     image_size=128,
@@ -46,34 +53,43 @@ GOLDEN_CARD = BackboneCard(
 def golden_sam() -> Sam:
     """Return the tiny SAM with the recipe's weights, in eval mode."""
     sam = build(GOLDEN_CARD, 128, "pad")
-    sam.load_state_dict(recipe_state(sam.published_names(), sam.state_dict()))
+    fill(sam, sam.published_names())
     return sam.eval()
 
 
-def fill(module: nn.Module, prefix: str = "") -> None:
-    """Give a module the recipe's weights; its own names are the published ones behind `prefix`."""
-    state = module.state_dict()
-    module.load_state_dict(recipe_state({name: prefix + name for name in state}, state))
+def fill(module: nn.Module, published: Mapping[str, str]) -> None:
+    """Give a module the recipe's weights. `published`: its names to published ones."""
+    module.load_state_dict(recipe_state(published, module.state_dict()))
 
 
 def golden_cad() -> AdaptedModel:
     """Return the tiny SAM with CAD attached, all with the recipe's weights."""
     model = attach(golden_sam(), "cad")
-    assert isinstance(model.adapter, ConvAdapter)
-    fill(model.adapter, "conv_adapter.")
+    fill(model.adapter, adapter_names(model))
     return model
 
 
-def published_name(model: AdaptedModel, name: str) -> str:
-    """Return the published name of one of an adapted model's tensors."""
-    if name.startswith("adapter."):
-        return name.replace("adapter.", "conv_adapter.", 1)
-    return model.backbone.published_names()[name.removeprefix("backbone.")]
+def golden_sam_adapter() -> AdaptedModel:
+    """Return the tiny SAM with SAM-Adapter attached, a quarter as wide inside as published."""
+    model = attach(golden_sam(), "sam-adapter")
+    card = model.backbone.card
+    model.adapter = SamAdapter(card.architecture["width"], card.patch, card.depth, hidden=8)
+    fill(model.adapter, adapter_names(model))
+    return model
 
 
-def by_published_name(model: AdaptedModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def by_published_name(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename tensors of an adapted model to their published names."""
-    return {published_name(model, name): tensor for name, tensor in tensors.items()}
+    names = {f"adapter.{name}": published for name, published in adapter_names(model).items()}
+    names |= {f"backbone.{name}": published for name, published in model.backbone.published_names().items()}
+    return {names[name]: tensor for name, tensor in tensors.items()}
+
+
+def of_case(tensors: Mapping[str, Tensor], case: str) -> dict[str, Tensor]:
+    """Return the tensors of one case of a golden file, without its prefix."""
+    return {
+        key.removeprefix(f"{case}."): value for key, value in tensors.items() if key.startswith(f"{case}.")
+    }
 
 
 def golden_batch(model: AdaptedModel, tensors: dict[str, Tensor], scale: float = 1.0) -> Batch:
@@ -93,8 +109,37 @@ def golden_batch(model: AdaptedModel, tensors: dict[str, Tensor], scale: float =
     return Batch(
         frame=torch.stack([frame.to_model(image.numpy()) for image in images]),
         prompts=Prompts(box.expand(len(images), -1, -1), labels, has_box=True),
-        extra=torch.cat([original, high_frequency(original)], 1),
+        extra=torch.cat([original, high_frequency(original)], 1) if model.row.reads_image else None,
         target=mask,
         valid=torch.ones_like(mask),
         weight=torch.full((len(images),), 1 / len(images)),
+    )
+
+
+def golden_step(
+    model: AdaptedModel, tensors: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Run a training step on the batch of a golden file.
+
+    Returns the loss, its parts and the gradients by published name.
+    """
+    batch = golden_batch(model, tensors)
+    frame, function = model.backbone.frame, loss_function("bce-iou")
+    height, width = batch.target.shape[-2:]
+    model.train()
+    if height == width:
+        result = training_step(model, frame, batch, function)
+        loss, parts = result.loss, result.parts
+    else:  # the published loss is taken at the original size, which is no square here
+        low = model(batch.frame, batch.extra, batch.prompts, batch.weight)
+        logits = frame.to_original(low, frame.geometry(height, width))
+        losses = function(logits, batch.target, batch.valid)
+        parts = {name: (part * batch.weight).sum() for name, part in losses.items()}
+        loss = torch.stack(list(parts.values())).sum()
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.trained().items()}
+    return (
+        loss.detach(),
+        {name: part.detach() for name, part in parts.items()},
+        by_published_name(model, gradients),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import safe_open
 from support import golden
@@ -71,3 +72,24 @@ def error(found: Tensor | NDArray[Any], expected: Tensor | NDArray[Any]) -> floa
     a, b = (torch.as_tensor(value).detach().to(torch.float64) for value in (found, expected))
     assert a.shape == b.shape, f"found {tuple(a.shape)}, expected {tuple(b.shape)}"
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def assert_gradients(
+    found: Mapping[str, Tensor], tensors: Mapping[str, Tensor], facts: Mapping[str, Any], tolerance: float
+) -> None:
+    """Hold gradients, by published name, to the norms, first values and whole gradients of a golden file.
+
+    `facts`: what the file's metadata says of the case; entries of nothing but rounding noise are left out.
+    """
+    assert set(found) == set(facts["grad_names"])
+    for index, name in enumerate(facts["grad_names"]):
+        gradient = found[name]
+        if name in facts["grad_exact_zero"]:
+            assert (gradient == 0).all(), name
+        elif name not in facts["grad_noise_only"]:
+            assert error(gradient.norm(), tensors["grad_norm"][index]) < tolerance, name
+            first = F.pad(gradient.flatten()[:16], (0, max(0, 16 - gradient.numel())))
+            expected = tensors["grad_first16"][index]  # all zero where a ReLU is shut
+            assert (first - expected).norm() <= tolerance * expected.norm(), name
+            if f"grad.{name}" in tensors:
+                assert error(gradient, tensors[f"grad.{name}"]) < tolerance, name

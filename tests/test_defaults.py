@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 
 from samfit.backbones import BACKBONES
-from samfit.config import EvaluateSettings, TrainSettings, parse, read_config, write_config
-from samfit.defaults import as_in_run, resolve, tables
+from samfit.config import parse, read_config, write_config
+from samfit.defaults import as_in_run, in_words, options_of, resolve, tables
 from samfit.errors import SettingError
 from samfit.methods import METHODS
+from samfit.settings import EvaluateSettings, TrainSettings
 
-MAY_STAY_NONE = {"patience", "checkpoint_every", "logger", "classes", "mask_values", "page"}
+MAY_STAY_NONE = {
+    *("patience", "checkpoint_every", "logger", "classes", "mask_values", "page", "prompt_class"),
+    *("variant", "late_blocks"),
+}
 PAIRS = [(backbone, method) for backbone in BACKBONES for method in METHODS]
 
 
@@ -24,7 +28,7 @@ def test_a_bare_command_gets_every_value_and_config_yaml_repeats_it(tmp_path, ba
     left_open = {field for field, value in resolved if value is None}
     assert left_open <= MAY_STAY_NONE
     assert resolve(resolved) == resolved
-    write_config(tmp_path / "config.yaml", resolved)
+    write_config(tmp_path / "config.yaml", in_words(resolved))
     again = parse(TrainSettings, read_config(tmp_path / "config.yaml"), tables())
     assert resolve(again) == resolved
 
@@ -65,6 +69,24 @@ def test_the_loss_size_follows_the_image_size():
         ({"devices": 3, "nodes": 2}, "expected at least 6"),
         ({"clicks": 2}, "--clicks 2: only --prompt click uses it, and the prompt is full-box"),
         ({"box_jitter": 2, "prompt": "click"}, "--box-jitter 2: only --prompt box uses it"),
+        (
+            {"prompt_class": "disc"},
+            "--prompt-class disc: only --prompt click or box uses it, and the prompt is full-box",
+        ),
+        ({"prompt_class": "disc", "prompt": "none"}, "and the prompt is none"),
+        (
+            {"prompt_class": "dsc", "prompt": "box", "classes": ("disc", "cup")},
+            "--prompt-class dsc: unknown class 'dsc'; did you mean 'disc'? (known: disc, cup)",
+        ),
+        ({"method": "lora", "late_blocks": 13}, "--late-blocks 13: sam-vit-b has 12 blocks"),
+        ({"method": "full", "backbone": "sam-tiny", "late_blocks": 5}, "sam-tiny has 4 blocks"),
+        ({"rank": 8}, "--rank 8: an option of --method lora; cad has no options"),
+        ({"method": "full", "dora": True}, "--dora: an option of --method lora; full takes --late-blocks"),
+        ({"method": "sam-adapter", "targets": "q,v"}, "--targets q,v: an option of --method lora; sam-adap"),
+        (
+            {"method": "decoder", "late_blocks": 2},
+            "--late-blocks 2: an option of --method sam-adapter, medical-adapter, lora, full; decoder has no",
+        ),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_with_the_remedy(values, message):
@@ -76,10 +98,10 @@ def test_a_value_that_does_not_fit_is_named_with_the_remedy(values, message):
 
 def test_all_values_that_do_not_fit_are_listed_at_once():
     with pytest.raises(SettingError) as caught:
-        resolve(settings(image_size=250, accumulate=8, clicks=2))
+        resolve(settings(image_size=250, accumulate=8, clicks=2, rank=8))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "3 settings are wrong:"
-    assert [line.split()[0] for line in lines[1:]] == ["--image-size", "--accumulate", "--clicks"]
+    assert lines[0] == "4 settings are wrong:"
+    assert [line.split()[0] for line in lines[1:]] == ["--image-size", "--accumulate", "--clicks", "--rank"]
 
 
 def test_settings_that_fit_pass():
@@ -87,6 +109,23 @@ def test_settings_that_fit_pass():
     resolve(settings(devices=2, nodes=2))
     resolve(settings(prompt="click", clicks=3, negative_clicks=2))
     resolve(settings(prompt="box", box_jitter=5))
+    resolve(settings(prompt="click", classes=("disc", "cup"), prompt_class="cup"))
+    resolve(settings(method="lora", late_blocks=12, rank=512, alpha=0.5, targets=("mlp",), dora=True))
+
+
+def test_an_option_of_another_method_is_refused_even_at_its_default():
+    with pytest.raises(SettingError, match="--rank 4: an option of --method lora"):
+        resolve(settings(rank=4))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_written_settings_hold_the_options_of_the_method_and_no_others(method):
+    everyones = {field for row in METHODS.values() for field in row.options.model_fields}
+    assert everyones >= {"rank", "late_blocks"}
+    own = set(METHODS[method].options.model_fields)
+    resolved = resolve(settings(method=method))
+    assert in_words(resolved).keys() & everyones == own
+    assert dict(options_of(resolved)) == dict(METHODS[method].options())
 
 
 @pytest.mark.parametrize(("field", "kind"), [("backbone", "backbone"), ("method", "method")])
@@ -100,11 +139,20 @@ def test_an_evaluation_takes_what_is_not_given_from_the_run():
     filled = as_in_run(EvaluateSettings(run=Path("run")), run)
     assert (filled.data, filled.dataset) == (Path("images"), "folder")
     assert (filled.prompt, filled.clicks, filled.negative_clicks) == ("click", 3, 1)
-    assert [field for field, value in filled if value is None] == []
+    assert [field for field, value in filled if value is None] == ["prompt_class"]
     other = as_in_run(EvaluateSettings(run=Path("run"), prompt="box", box_jitter=4), run)
     assert (other.prompt, other.box_jitter) == ("box", 4)
+
+
+def test_an_evaluation_asks_for_the_class_of_the_run_unless_another_is_given():
+    run = resolve(settings(prompt="click", prompt_class="disc"))
+    assert as_in_run(EvaluateSettings(run=Path("run")), run).prompt_class == "disc"
+    assert as_in_run(EvaluateSettings(run=Path("run"), prompt_class="cup"), run).prompt_class == "cup"
+    as_in_run(EvaluateSettings(run=Path("run"), prompt="full-box"), run)  # nothing idle was given
 
 
 def test_an_evaluation_refuses_a_setting_that_its_prompt_does_not_use():
     with pytest.raises(SettingError, match="--clicks 1: only --prompt click uses it"):
         as_in_run(EvaluateSettings(run=Path("run"), clicks=1), resolve(settings()))
+    with pytest.raises(SettingError, match="--prompt-class disc: only --prompt click or box uses it"):
+        as_in_run(EvaluateSettings(run=Path("run"), prompt_class="disc"), resolve(settings()))

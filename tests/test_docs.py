@@ -24,21 +24,22 @@ import samfit
 from samfit.backbones import BACKBONES
 from samfit.cli import COMMANDS, group
 from samfit.cli.options import read_settings
-from samfit.config import (
-    DataSettings,
-    EvaluateSettings,
-    PredictSettings,
-    Settings,
-    TrainSettings,
-    flag,
-    words_of,
-)
 from samfit.data.drawn import draw_lesions
 from samfit.data.sources import SOURCES
+from samfit.declare import Settings, flag, words_of, written
 from samfit.defaults import resolve
 from samfit.losses import LOSSES
-from samfit.methods import METHODS
+from samfit.methods import METHODS, owners
 from samfit.runs import RunFolder
+from samfit.settings import (
+    DataSettings,
+    EvaluateSettings,
+    ExportSettings,
+    ImportSettings,
+    MergeSettings,
+    PredictSettings,
+    TrainSettings,
+)
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +49,9 @@ SETTINGS: dict[str, type[Settings]] = {
     "evaluate": EvaluateSettings,
     "predict": PredictSettings,
     "doctor": DataSettings,
+    "merge": MergeSettings,
+    "import": ImportSettings,
+    "export": ExportSettings,
 }
 SIZE = (96, 72)
 """Width and height of drawn images; the prompts in the docs lie inside."""
@@ -163,13 +167,16 @@ def test_every_command_and_program_runs(tmp_path, monkeypatch):
         if page != README:  # every page goes on from the README
             shutil.copytree(start, folder)
         monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)  # programs of a page import one another
         count[page.name] = run_page(page)
     assert count == {
         "README.md": 5,
+        "checkpoints.md": 3,
         "data.md": 6,
         "departures.md": 0,
         "evaluation.md": 5,
         "index.md": 0,
+        "methods.md": 2,
         "training.md": 5,
         "weights.md": 2,
     }
@@ -214,7 +221,7 @@ def test_commands_that_cannot_be_run_here_are_right():
     ]
     for arguments in commands:
         check(arguments)
-    assert len(commands) == 5
+    assert len(commands) == 10
 
 
 def test_a_wrong_flag_in_a_text_block_would_be_seen():
@@ -256,6 +263,18 @@ def test_the_defaults_of_methods_are_those_of_the_table():
     for method in METHODS.values():
         expected = {flag(field): str(value) for field, value in method.defaults.items()}
         assert {name: row[method.name] for name, row in shown.items()} == expected
+
+
+def test_the_options_of_methods_are_those_of_the_rows():
+    shown = {row["option"].split()[0]: row for row in rows_of("docs/training.md") if "option" in row}
+    options = {field: row.options for row in METHODS.values() for field in row.options.model_fields}
+    assert shown.keys() == set(map(flag, options))
+    words = {None: "all", False: "off"}
+    for field, model in options.items():
+        default = model.model_fields[field].default
+        row = shown[flag(field)]
+        assert row["of"] == ", ".join(owners(field))
+        assert row["default"] == words.get(default, written(default))
 
 
 def test_the_facts_of_backbones_are_those_of_the_cards():

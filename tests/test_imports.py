@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import samfit
+from samfit.cli import COMMANDS
 
 HEAVY = ("torch", "transformers", "lightning_fabric", "lightning", "peft", "monai", "cv2")
 
@@ -36,7 +37,7 @@ def command(*arguments: str) -> str:
         "from samfit import TrainSettings, METHODS, BACKBONES, SamfitError\n",
         command("--help"),
         command("--version"),
-        *(command(name, "--help") for name in ("train", "evaluate", "predict", "doctor", "list", "demo")),
+        *(command(name, "--help") for name in COMMANDS),
         *(command("list", name) for name in ("backbones", "methods", "datasets", "losses")),
     ],
 )
@@ -73,9 +74,12 @@ def test_the_public_names_are_exactly_these():
         "DataError",
         "DownloadError",
         "EvaluateSettings",
+        "ExportSettings",
+        "ImportSettings",
         "Interrupted",
         "METHODS",
         "MachineError",
+        "MergeSettings",
         "PredictSettings",
         "RunError",
         "SamfitError",
@@ -87,9 +91,12 @@ def test_the_public_names_are_exactly_these():
         "__version__",
         "attach",
         "evaluate",
+        "export",
         "fit",
+        "import_checkpoint",
         "load_backbone",
         "load_run",
+        "merge",
         "predict",
         "resume",
         "train",

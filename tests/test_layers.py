@@ -9,13 +9,14 @@ import samfit
 SOURCE = Path(samfit.__file__).parent
 
 LAYERS = (
-    ("errors", "types", "files", "frame", "config", "progress"),
+    ("errors", "types", "files", "frame", "declare", "options", "settings", "config", "progress"),
     ("data", "backbones", "losses", "metrics"),
     ("methods", "defaults", "runs"),
     ("step",),
     ("plan",),
     ("report", "engine", "demo"),
     ("cli",),
+    ("testing",),
 )
 """From the lowest line to the highest. Within a line, a part may import those before it."""
 

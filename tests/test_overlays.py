@@ -65,6 +65,7 @@ def test_classes_have_different_colours():
     assert [name for name, _ in legend(["disc", "cup"])] == ["prediction: disc", "prediction: cup", "truth"]
     assert [name for name, _ in legend(["lesion"])] == ["prediction", "truth"]
     assert prediction_colour(len(PREDICTION_COLOURS)) == PREDICTION_COLOURS[0]
+    assert len({*PREDICTION_COLOURS, TRUTH_COLOUR}) == 7
 
 
 def test_lines_are_wider_on_larger_images():

@@ -10,9 +10,9 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import save_file
-from small_backbones import small_backbone
 
-from samfit.config import TrainSettings, write_config
+from samfit.config import write_config
+from samfit.defaults import in_words
 from samfit.errors import RunError, SettingError
 from samfit.methods import METHODS, attach
 from samfit.methods.adapted import AdaptedModel
@@ -26,6 +26,8 @@ from samfit.runs import (
     save_checkpoint,
     versions,
 )
+from samfit.settings import TrainSettings
+from samfit.testing import small_backbone
 from samfit.types import BOTTOM_RIGHT, TOP_LEFT, Prompts
 
 
@@ -317,9 +319,9 @@ def test_clearing_removes_what_a_run_writes_and_nothing_else(tmp_path):
 
 def test_settings_come_back_as_they_were_written(tmp_path):
     settings = TrainSettings(data=Path("d"), output=Path("o"), mask_values={"cell": 3}, learning_rate=1e-5)
-    write_config(RunFolder(tmp_path).config, settings)
+    write_config(RunFolder(tmp_path).config, in_words(settings))
     assert RunFolder(tmp_path).settings() == settings
-    write_config(RunFolder(tmp_path).config, settings.model_copy(update={"method": "cda"}))
+    write_config(RunFolder(tmp_path).config, in_words(settings) | {"method": "cda"})
     with pytest.raises(SettingError, match="unknown method 'cda'; did you mean 'cad'"):
         RunFolder(tmp_path).settings()
 

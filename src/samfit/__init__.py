@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samfit.backbones import BACKBONES, load_backbone
-    from samfit.config import EvaluateSettings, PredictSettings, TrainSettings
     from samfit.engine.evaluation import evaluate
+    from samfit.engine.export import export
+    from samfit.engine.importing import import_checkpoint
     from samfit.engine.loaded import load_run
+    from samfit.engine.merging import merge
     from samfit.engine.prediction import predict
     from samfit.engine.training import fit, resume, train
     from samfit.errors import (
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from samfit.methods import METHODS, attach
+    from samfit.settings import (
+        EvaluateSettings,
+        ExportSettings,
+        ImportSettings,
+        MergeSettings,
+        PredictSettings,
+        TrainSettings,
+    )
 
 __version__ = "0.1.0"
 
@@ -32,8 +42,11 @@ __all__ = [
     "DataError",
     "DownloadError",
     "EvaluateSettings",
+    "ExportSettings",
+    "ImportSettings",
     "Interrupted",
     "MachineError",
+    "MergeSettings",
     "PredictSettings",
     "RunError",
     "SamfitError",
@@ -45,9 +58,12 @@ __all__ = [
     "__version__",
     "attach",
     "evaluate",
+    "export",
     "fit",
+    "import_checkpoint",
     "load_backbone",
     "load_run",
+    "merge",
     "predict",
     "resume",
     "train",
@@ -55,9 +71,19 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "backbones": ("BACKBONES", "load_backbone"),
-    "config": ("EvaluateSettings", "PredictSettings", "TrainSettings"),
+    "settings": (
+        "EvaluateSettings",
+        "ExportSettings",
+        "ImportSettings",
+        "MergeSettings",
+        "PredictSettings",
+        "TrainSettings",
+    ),
     "engine.evaluation": ("evaluate",),
     "engine.loaded": ("load_run",),
+    "engine.export": ("export",),
+    "engine.importing": ("import_checkpoint",),
+    "engine.merging": ("merge",),
     "engine.prediction": ("predict",),
     "engine.training": ("fit", "resume", "train"),
     "errors": (

@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from samfit.config import EvaluateSettings, TrainSettings
 from samfit.data.drawn import draw_lesions
 from samfit.engine.evaluation import evaluate
 from samfit.engine.training import train
 from samfit.errors import RunError
 from samfit.runs import require_folder
+from samfit.settings import EvaluateSettings, TrainSettings
 
 _DATA, _RUN = "data", "run"
 

@@ -20,12 +20,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from samfit.config import TrainSettings, parse, read_config
+from samfit.config import parse, read_config
 from samfit.defaults import tables
 from samfit.errors import RunError
 from samfit.files import write_bytes
 from samfit.methods.adapted import AdaptedModel
+from samfit.settings import TrainSettings
 
+_MERGED = {"pth": "merged.pth", "safetensors": "merged.safetensors", "transformers": "merged"}
+"""Format of merged weights to the name of the file, or of transformers' folder."""
+_PUBLISHED = {"pth": "published.pth", "safetensors": "published.safetensors"}
+"""Format of an exported checkpoint to the name of the file."""
 _HEADER_KEY = "samfit"
 _CHECKPOINT_KEYS = {"position", "fingerprint", "base_sha256", "state", "optimizer"}
 
@@ -45,6 +50,11 @@ class RunFolder:
     def adapter(self) -> Path:
         """The best epoch on validation data."""
         return self.path / "adapter.safetensors"
+
+    @property
+    def base(self) -> Path:
+        """The base weights of an imported run, in published names; other runs have none of their own."""
+        return self.path / "base.safetensors"
 
     @property
     def checkpoint(self) -> Path:
@@ -86,10 +96,19 @@ class RunFolder:
         """What was said during the run."""
         return self.path / "log.txt"
 
+    def merged(self, format: str) -> Path:
+        """What `merge` writes in one of its formats."""
+        return self.path / _MERGED[format]
+
+    def published(self, format: str) -> Path:
+        """What `export` writes in one of its formats."""
+        return self.path / _PUBLISHED[format]
+
     def contents(self) -> tuple[Path, ...]:
         """Everything that a run may write."""
-        files = (self.config, self.adapter, self.checkpoint, self.metrics, self.summary, self.log)
-        return *files, self.samples, self.evaluation, self.tensorboard, self.wandb
+        files = (self.config, self.adapter, self.base, self.checkpoint, self.metrics, self.summary, self.log)
+        folders = (self.samples, self.evaluation, self.tensorboard, self.wandb)
+        return *files, *folders, *map(self.merged, _MERGED), *map(self.published, _PUBLISHED)
 
     def holds_run(self) -> bool:
         """Return whether a run was started here."""
@@ -142,7 +161,7 @@ def require_folder(path: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    packages = ("samfit", "torch", "transformers", "lightning-fabric", "numpy", "pillow")
+    packages = ("samfit", "torch", "transformers", "peft", "lightning-fabric", "numpy", "pillow")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
@@ -152,6 +171,8 @@ class AdapterHeader:
 
     method: str
     backbone: str
+    variant: str | None
+    """The published training code that built the backbone so, or None."""
     image_size: int
     fit: str
     classes: tuple[str, ...]
@@ -168,11 +189,12 @@ def header_of(model: AdaptedModel) -> AdapterHeader:
     return AdapterHeader(
         method=model.row.name,
         backbone=backbone.card.name,
+        variant=backbone.variant,
         image_size=backbone.frame.size,
         fit=backbone.frame.fit,
         classes=model.classes,
         base_sha256=backbone.weights_hash,
-        options={},
+        options=model.options.model_dump(mode="json"),
         versions=versions(),
     )
 
@@ -212,7 +234,7 @@ def load_adapter(path: Path, model: AdaptedModel) -> None:
     header, state = read_adapter(path)
     expected = header_of(model)
     names = {"base_sha256": "base weights with hash", "image_size": "image size"}
-    for field in ("backbone", "method", "image_size", "fit", "classes", "base_sha256"):
+    for field in ("backbone", "variant", "method", "options", "image_size", "fit", "classes", "base_sha256"):
         made_for, found = getattr(header, field), getattr(expected, field)
         if made_for != found:
             what = names.get(field, field)
@@ -223,7 +245,9 @@ def load_adapter(path: Path, model: AdaptedModel) -> None:
     load_state(path, own, state)
 
 
-def _words(value: str | int | tuple[str, ...]) -> str:
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {setting}" for name, setting in value.items()) or "none"
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 

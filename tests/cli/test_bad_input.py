@@ -353,15 +353,6 @@ def test_any_seed_will_do(seed, data, tmp_path):
     succeed("train", "--data", data, "--output", tmp_path / "run", *FOLDER, "--seed", seed)
 
 
-def test_more_classes_than_masks_are_refused_before_anything_is_downloaded(data, tmp_path):
-    names = ("a", "b", "c", "d")
-    for name in names:
-        shutil.copytree(data / "train/masks", tmp_path / "four/masks" / name)
-    shutil.copytree(data / "train/images", tmp_path / "four/images")
-    message = refuse("train", "--data", tmp_path / "four", "--output", tmp_path / "run")
-    assert "4 classes (a, b, c, d); the mask decoder has masks for three at most" in message
-
-
 def test_a_date_that_is_none_in_a_config_is_said(tmp_path):
     (tmp_path / "run.yaml").write_text("seed: 2024-13-45\n")
     message = refuse(

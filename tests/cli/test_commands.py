@@ -8,7 +8,9 @@ from types import ModuleType
 import pytest
 
 from samfit.cli import main
-from samfit.config import EvaluateSettings, PredictSettings, TrainSettings, write_config
+from samfit.config import write_config
+from samfit.defaults import in_words
+from samfit.settings import EvaluateSettings, PredictSettings, TrainSettings
 
 
 @pytest.fixture
@@ -64,6 +66,7 @@ SUMMARY = {
     "split": "test",
     "images": 50,
     "prompt": "full-box",
+    "prompt_class": None,
     "empty_targets": 2,
     "metrics": scores(0.9),
     "per_class": {"disc": scores(0.95), "cup": scores(0.85)},
@@ -116,7 +119,7 @@ def test_flags_go_before_the_config_file_and_the_file_before_the_defaults(engine
 
 def test_the_config_of_a_run_repeats_it(engine, tmp_path):
     first = TrainSettings(data=Path("images"), output=Path("run"), classes=("disc",), mask_values={"disc": 3})
-    write_config(tmp_path / "config.yaml", first)
+    write_config(tmp_path / "config.yaml", in_words(first))
     assert main(["train", "--config", str(tmp_path / "config.yaml")]) == 0
     assert engine[0][0] == first
 

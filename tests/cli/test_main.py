@@ -13,7 +13,8 @@ import samfit
 from samfit import cli, errors
 from samfit.cli import COMMANDS, main
 from samfit.cli.options import SettingOption, SettingsCommand
-from samfit.config import flag
+from samfit.declare import flag
+from samfit.methods import METHODS
 
 
 @pytest.fixture
@@ -76,6 +77,20 @@ def test_help_tells_what_every_setting_is(name, capsys):
             assert f"{flag(option.field)}" in words
 
 
+def test_options_of_methods_stand_in_a_section_that_says_whose_they_are(capsys):
+    main(["train", "--help"])
+    sections = capsys.readouterr().out.split("\n\n")
+    [section] = [section for section in sections if section.startswith("Method:")]
+    shown = {f"--{words.split()[0]}": " ".join(words.split()) for words in section.split("  --")[1:]}
+    everyones = {field for row in METHODS.values() for field in row.options.model_fields}
+    assert shown.keys() == set(map(flag, everyones))
+    assert "(lora) [at least 1 and at most 512] [default: 4]" in shown["--rank"]
+    assert "(lora) [some of qkv, q, k, v, proj, mlp] [default: qkv,proj]" in shown["--targets"]
+    having = [name for name, row in METHODS.items() if "late_blocks" in row.options.model_fields]
+    assert f"({', '.join(having)}) [at least 1]" in shown["--late-blocks"].replace("medical- ", "medical-")
+    assert "default" not in shown["--dora"]
+
+
 def test_version_goes_to_stdout(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"samfit {samfit.__version__}\n"
@@ -99,6 +114,18 @@ def test_version_goes_to_stdout(capsys):
         (["predict", "run", "a.jpg"], "--output is needed: folder for the masks"),
         (["evaluate", "run", "--split", "tset"], "--split tset: expected one of train, validation, test"),
         (["train", "--config", "none.yaml"], "--config none.yaml: there is no such file"),
+        (
+            ["train", "--data", "x", "--output", "y", "--rank", "8"],
+            "--rank 8: an option of --method lora; cad has no options",
+        ),
+        (
+            ["train", "--data", "x", "--output", "y", "--method", "lora", "--late-blocks", "13"],
+            "--late-blocks 13: sam-vit-b has 12 blocks",
+        ),
+        (
+            ["train", "--data", "x", "--output", "y", "--method", "lora", "--targets", "q,prjo"],
+            "some of qkv, q, k, v, proj, mlp; did you mean 'proj'?",
+        ),
     ],
 )
 def test_a_users_mistake_ends_with_status_2_and_a_message(arguments, message, capsys):

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samfit.config import PromptKind
 from samfit.data.batches import Preparation, PromptRule, ScoredSet, TrainingSet, join
 from samfit.data.order import Draw
 from samfit.data.reading import MaskReading
 from samfit.data.transforms import Augmentation
 from samfit.frame import Fit, Frame
+from samfit.settings import PromptKind
 from samfit.types import BOTTOM_RIGHT, NEGATIVE, NOTHING, POSITIVE, TOP_LEFT, Batch, Sample
 
 SIZE = 64
@@ -65,6 +65,7 @@ def training_set(
     fit: Fit = "pad",
     prompt: PromptKind = "click",
     classes: tuple[str, ...] = CLASSES,
+    of_class: str | None = None,
     **rule: int,
 ) -> TrainingSet:
     """Return a training set whose method reads a copy of the frame at half its size."""
@@ -74,7 +75,7 @@ def training_set(
             classes=classes,
             reading=MaskReading(),
             frame=frame_of(fit),
-            prompt=PromptRule(prompt, **rule),
+            prompt=PromptRule(prompt, of_class=of_class, **rule),
             read_extra=lambda image, frame: frame.at(SIZE // 2).to_model(image),
         ),
         loss_size=SIZE // 2,
@@ -150,6 +151,22 @@ def test_a_box_is_that_of_all_classes_in_frame_pixels(samples, epoch, augment, f
         torch.testing.assert_close(batch.prompts.points.flatten(), expected, atol=pixel + 1, rtol=0)
 
 
+@given(EPOCHS, AUGMENTATIONS, FITS, st.sampled_from(CLASSES), st.permutations(CLASSES))
+@settings(max_examples=25, deadline=None)
+def test_the_box_of_one_class_is_its_own_in_whatever_order_the_classes_are(
+    samples, epoch, augment, fit, of_class, classes
+):
+    images = training_set(
+        samples, augment=augment, fit=fit, prompt="box", classes=tuple(classes), of_class=of_class
+    )
+    for index, (width, height) in enumerate(SHAPES.values()):
+        batch = images[Draw(epoch, index, 1.0)]
+        rows, columns = torch.nonzero(batch.frame[0, CLASSES.index(of_class)] > 0.5, as_tuple=True)
+        expected = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()]).float()
+        pixel = max(1.0, SIZE / min(width, height))  # of the original, in the frame
+        torch.testing.assert_close(batch.prompts.points.flatten(), expected, atol=pixel + 1, rtol=0)
+
+
 @given(EPOCHS)
 @settings(max_examples=10, deadline=None)
 def test_a_full_box_is_the_area_of_the_image(samples, epoch):
@@ -182,6 +199,16 @@ def test_an_image_without_objects_has_a_prompt_of_no_points(samples):
     batch = training_set(samples, clicks=2)[Draw(0, len(SHAPES), 0.5)]
     assert batch.prompts.labels.tolist() == [[NOTHING, NOTHING]]
     assert not batch.target.any()
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("click", [POSITIVE]), ("box", [TOP_LEFT, BOTTOM_RIGHT])])
+def test_an_image_without_the_class_asked_for_has_a_prompt_of_no_points(tmp_path, kind, labels):
+    nothing, spot = np.zeros((40, 60), dtype=bool), draw_disc(60, 40, (0.5, 0.5), 0.2)
+    sample = _write(tmp_path, "no disc", nothing, spot)
+    for of_class, expected in {"disc": [NOTHING] * len(labels), "spot": labels, None: labels}.items():
+        batch = training_set([sample], prompt=kind, of_class=of_class)[Draw(0, 0, 1.0)]
+        assert batch.prompts.labels.tolist() == [expected]
+        assert batch.target.any()
 
 
 @pytest.mark.parametrize("kind", ["click", "box", "full-box", "none"])

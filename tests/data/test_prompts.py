@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from parity_support import load_golden
 
-from samfit.config import PROMPTS
 from samfit.data.prompts import has_box, make_prompt, prompt_seed
 from samfit.errors import SettingError
+from samfit.settings import PROMPTS
 from samfit.types import BOTTOM_RIGHT, NEGATIVE, NOTHING, POSITIVE, TOP_LEFT
 
 MASKS = arrays.arrays(

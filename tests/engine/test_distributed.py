@@ -10,10 +10,12 @@ from engine_support import assert_same_run, metrics_of, run_samfit, run_with_sig
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from samfit.config import TrainSettings, write_config
+from samfit.config import write_config
 from samfit.data.drawn import draw_lesions
+from samfit.defaults import in_words
 from samfit.engine.training import train
 from samfit.runs import read_checkpoint
+from samfit.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def trained_by_two(settings: TrainSettings) -> tuple[Path, str, str]:
     """Train on two processes through the command line; return the run, stdout and stderr."""
     settings = two_processes(settings)
     config = settings.output.with_suffix(".yaml")
-    write_config(config, settings)
+    write_config(config, in_words(settings))
     ended = run_samfit("train", "--config", str(config))
     assert ended.returncode == 0, ended.stderr
     return settings.output, ended.stdout, ended.stderr

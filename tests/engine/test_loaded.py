@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_backbones import small_backbone
 
-from samfit.config import TrainSettings
 from samfit.defaults import resolve
 from samfit.engine.loaded import LoadedRun
 from samfit.engine.models import FinishedRun
 from samfit.errors import DataError, SettingError
 from samfit.methods import attach
 from samfit.runs import RunFolder
+from samfit.settings import TrainSettings
+from samfit.testing import small_backbone
 from samfit.types import BOTTOM_RIGHT, NEGATIVE, POSITIVE, TOP_LEFT, Prompts
 
 HEIGHT, WIDTH = 30, 50

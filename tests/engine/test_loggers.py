@@ -9,6 +9,7 @@ from engine_support import Killed, interrupted, kill, metrics_of, tiny_settings
 
 from samfit.config import write_config
 from samfit.data.drawn import draw_lesions
+from samfit.defaults import in_words
 from samfit.engine.training import train
 from samfit.errors import SettingError
 
@@ -92,7 +93,7 @@ def test_a_tool_that_is_not_installed_is_a_message_and_nothing_is_written(
     with pytest.raises(SettingError) as caught:
         train(settings(tool))
     assert str(caught.value) == message
-    write_config(tmp_path / "run.yaml", settings(tool))
+    write_config(tmp_path / "run.yaml", in_words(settings(tool)))
     answer = samfit("train", "--config", tmp_path / "run.yaml")
     assert (answer.status, answer.err) == (2, f"samfit: error: {message}\n")
     assert not (tmp_path / "run").exists()

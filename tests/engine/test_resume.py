@@ -24,9 +24,9 @@ from engine_support import (
 )
 from PIL import Image
 
-from samfit.config import TrainSettings
 from samfit.data.drawn import draw_lesions
 from samfit.engine.training import resume, train
+from samfit.settings import TrainSettings
 
 METHODS = ("cad", "decoder")
 TEN = range(10)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_backbones import small_backbone
 
 from samfit.data.batches import Preparation, PromptRule, ScoredSet
 from samfit.data.drawn import draw_lesions
@@ -13,6 +12,7 @@ from samfit.data.inspect import inspect
 from samfit.data.sources import find_samples
 from samfit.engine.scoring import predict_set, score, score_set
 from samfit.methods import attach
+from samfit.testing import small_backbone
 
 ALONE = SimpleNamespace(global_rank=0, world_size=1, device=torch.device("cpu"))
 """What scoring needs of a Fabric."""

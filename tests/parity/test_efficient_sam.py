@@ -96,10 +96,10 @@ def answers(name: str, query: str, change: Callable[[Tensor], Tensor] = lambda p
     for points, labels in QUERIES[query]:
         mapped = model.frame.points_to_model(change(torch.tensor(points)), geometry)
         prompts = Prompts(mapped[None], torch.tensor(labels)[None], has_box=labels[-1] == BOTTOM_RIGHT)
-        three, one = model.decode(embedding, prompts, multimask=True), model.decode(embedding, prompts)
-        rows.append(
-            (three.logits, three.iou, one.logits, one.iou, model.frame.to_original(three.logits, geometry))
-        )
+        decoded = model.decode(embedding, prompts)
+        three, one = decoded.logits[:, 1:], decoded.logits[:, :1]
+        masks = model.frame.to_original(three, geometry)
+        rows.append((three, decoded.iou[:, 1:], one, decoded.iou[:, :1], masks))
     return [torch.cat(parts)[None] for parts in zip(*rows, strict=True)]
 
 

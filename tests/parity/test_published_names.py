@@ -9,6 +9,7 @@ from support import ROOT, golden
 from torch import nn
 
 from samfit.backbones import card_of
+from samfit.methods import cad, sam_adapter
 
 SAM = {
     "sam-vit-b": "segment-anything/vit_b",
@@ -73,12 +74,53 @@ def test_what_lenient_loading_of_the_published_code_leaves_out_is_as_the_docs_sa
     assert "32 of 314 tensors" in text
 
 
-def test_names_of_the_convolutional_adapter_are_the_published_ones():
-    from samfit.methods.cad import ConvAdapter
-
+@pytest.mark.parametrize(
+    ("model", "adapter", "module", "count"),
+    [
+        ("CAD/vit_b", cad.ConvAdapter(256, grid=64), cad, 23),
+        (
+            "CAD-repository SAM-Adapter/vit_b",
+            sam_adapter.SamAdapter(768, patch=16, depth=12),
+            sam_adapter,
+            32,
+        ),
+    ],
+)
+def test_names_and_shapes_of_an_adapter_are_the_published_ones(model, adapter, module, count):
     sam = published()[SAM["sam-vit-b"]]
-    expected = {name: entry for name, entry in published()["CAD/vit_b"].items() if name not in sam}
-    adapter = ConvAdapter(256, grid=64)
-    names = {name: f"conv_adapter.{name}" for name in adapter.state_dict()}
-    assert len(expected) == 23
-    assert found(adapter, names) == expected
+    expected = {
+        name: entry
+        for name, entry in published()[model].items()
+        if name not in sam and ".up_projection." not in name  # the shared projection again, under each block
+    }
+    assert len(expected) == count
+    assert found(adapter, module.published_names(adapter)) == expected
+
+
+@pytest.mark.parametrize(
+    ("backbone", "model", "size"),
+    [
+        ("sam-vit-b", "sam vit_b sam_adpt image_size 1024", 1024),
+        ("sam-vit-b", "sam vit_b sam_adpt image_size 1024 multimask_output 2", 1024),
+        ("sam-vit-b", "sam vit_b sam_adpt image_size 256", 256),
+        *(
+            (f"efficientsam-{name.lower()}", f"efficient_sam {name} sam_adpt image_size {size}", size)
+            for name in ("Ti", "S")
+            for size in (1024, 256)
+        ),
+    ],
+)
+def test_names_of_the_medical_adapter_and_its_backbones_are_the_published_ones(backbone, model, size):
+    from samfit.methods import medical_adapter
+    from samfit.options import BlockOptions
+
+    card = card_of(backbone, "medical-sam-adapter")
+    built = import_module(f"samfit.backbones.{card.module}").build(card, size, card.fit)
+    adapter = medical_adapter.build(built, BlockOptions(), 0)
+    ours = found(built, built.published_names()) | found(adapter, medical_adapter.published_names(adapter))
+    names = published()[f"MSA/{model}"]
+    expected = {name: entry for name, entry in names.items() if ".Depth_Adapter." not in name}
+    if size == 256 and card.module == "sam":  # SAM's table is resized when it is loaded
+        assert ours.pop("image_encoder.pos_embed") == [[1, 16, 16, 768], "float32"]
+        assert expected.pop("image_encoder.pos_embed") == [[1, 64, 64, 768], "float32"]
+    assert ours == expected

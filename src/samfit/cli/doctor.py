@@ -7,7 +7,7 @@ import click
 
 from samfit.cli.options import Option, SettingsCommand, read_settings
 from samfit.cli.output import plain_table, print_json, print_table
-from samfit.config import DataSettings
+from samfit.settings import DataSettings, resolved
 
 if TYPE_CHECKING:
     from samfit.data.inspect import Inspection
@@ -31,7 +31,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> None:
     from samfit.progress import track
 
     found = find_samples(
-        settings.dataset, settings.data, classes=settings.classes, values=settings.mask_values
+        settings.dataset, resolved(settings.data), classes=settings.classes, values=settings.mask_values
     )
     inspection = inspect(found, page=settings.page, progress=track)
     if as_json:

@@ -7,7 +7,7 @@ import click
 
 from samfit.cli.options import Option, SettingsCommand, read_settings
 from samfit.cli.output import plain_table, print_json, print_table
-from samfit.config import EvaluateSettings
+from samfit.settings import EvaluateSettings
 
 
 @click.command("evaluate", cls=SettingsCommand, settings=EvaluateSettings)
@@ -36,7 +36,8 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     for name, metrics in rows.items():
         table.add_row(name, *_cells(metrics["dice"]), *_cells(metrics["iou"]))
     print_table(table)
-    click.echo(f"\n{summary['images']} images of the {summary['split']} split; prompt: {summary['prompt']}")
+    prompt = " of ".join(filter(None, (summary["prompt"], summary["prompt_class"])))
+    click.echo(f"\n{summary['images']} images of the {summary['split']} split; prompt: {prompt}")
     if summary["empty_targets"]:
         click.echo(f"masks without foreground: {summary['empty_targets']}")
     click.echo(summary["protocol_description"])

@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from samfit.backbones import BACKBONES
-from samfit.cli.output import plain_table, print_json, print_table
+from samfit.cli.options import SettingOption
+from samfit.cli.output import plain_table, print_json, print_table, with_lines
 from samfit.data.sources import SOURCES
+from samfit.declare import expected
 from samfit.errors import SettingError, unknown_name
 from samfit.losses import LOSSES
-from samfit.methods import METHODS
+from samfit.methods import METHODS, trained_parameters
+from samfit.methods.row import MethodRow
 
 _TABLES: Mapping[str, Mapping[str, Any]] = {
     "backbones": BACKBONES,
@@ -25,10 +28,7 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
         "weights": lambda card: card.weights.licence if card.weights else "random only",
         "paper": lambda card: card.paper,
     },
-    "methods": {
-        "trains": lambda row: ", ".join(row.trains),
-        "paper": lambda row: row.paper,
-    },
+    "methods": {},
     "datasets": {},
     "losses": {"paper": lambda row: row.paper},
 }
@@ -49,10 +49,59 @@ def command(what: str, as_json: bool) -> None:
     columns = _COLUMNS[what]
     table = plain_table("name", "summary", *columns)
     for row in rows:
-        table.add_row(row.name, row.summary, *(cell(row) for cell in columns.values()))
+        below = _traits(row) if isinstance(row, MethodRow) else []
+        table.add_row(row.name, with_lines(row.summary, below), *(cell(row) for cell in columns.values()))
     print_table(table)
+
+
+def _traits(row: MethodRow) -> list[tuple[str, str]]:
+    """Return what is shown below the summary of a method, each with what it is called."""
+    parameters = trained_parameters(row.name).items()
+    return [
+        ("trains", f"{' and '.join(part.replace('_', ' ') for part in row.trains)} of the backbone"),
+        ("gradient", _crossed(row.gradient_from)),
+        (
+            "parameters",
+            f"trained: {', '.join(f'{count / 1e6:.2f} M on {name}' for name, count in parameters)}",
+        ),
+        ("paper", row.paper),
+        *(
+            (f"{option.opts[0]} {option.metavar or ''}", f"{option.help} {option.notes()}")
+            for option in _options(row)
+        ),
+    ]
+
+
+def _crossed(gradient_from: int | None) -> str:
+    """Say what of the encoder a gradient crosses."""
+    if gradient_from is None:
+        return "does not reach the encoder"
+    return "crosses the whole encoder" if gradient_from < 0 else "crosses every block of the encoder"
 
 
 def _plain(row: Any) -> dict[str, Any]:
     """Return the traits of a row that are values; what a row does is for Python only."""
-    return {trait: value for trait, value in asdict(row).items() if not callable(value)}
+    values = {trait: value for trait, value in asdict(row).items() if not callable(value)}
+    return values | (_more(row) if isinstance(row, MethodRow) else {})
+
+
+def _more(row: MethodRow) -> dict[str, Any]:
+    """Return what is printed as JSON of a method beside its traits."""
+    return {
+        "options": [
+            {
+                "name": option.field,
+                "flag": option.opts[0],
+                "help": option.help,
+                "values": expected(row.options, option.field),
+                "default": row.options.model_fields[option.field].default,
+            }
+            for option in _options(row)
+        ],
+        "trained_parameters": trained_parameters(row.name),
+    }
+
+
+def _options(row: MethodRow) -> list[SettingOption]:
+    """Return the flags of a method's options."""
+    return [SettingOption(row.options, field) for field in row.options.model_fields]

@@ -6,19 +6,12 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from samfit.config import (
-    POSITIONAL,
-    Settings,
-    choices_of,
-    flag,
-    limits,
-    parse,
-    read_config,
-    value_kind,
-)
+from samfit.config import parse, read_config
+from samfit.declare import POSITIONAL, Settings, choices_of, flag, limits, value_kind, written
 from samfit.defaults import tables
+from samfit.methods import owners
 
-_SECTIONS = ("Data", "Model", "Prompt", "Training", "Run", "Output", "Machine", "Help")
+_SECTIONS = ("Data", "Model", "Method", "Prompt", "Training", "Run", "Output", "Machine", "Help")
 """The order of sections in `--help`."""
 _METAVARS = {
     int: "N",
@@ -60,24 +53,21 @@ class SettingOption(Option):
         self.field = field
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the flag and its help, with the values that it may have and its default."""
+        """Return the flag and its help: what it is, which methods have it, what it may be, its default."""
         record = super().get_help_record(ctx)
         assert record is not None
-        return record[0], " ".join(part for part in (record[1], self._values(), self._default()) if part)
+        methods = owners(self.field)
+        whose = f"({', '.join(methods)})" if methods else ""
+        return record[0], " ".join(part for part in (record[1], whose, self.notes()) if part)
 
-    def _values(self) -> str:
-        table = choices_of(self.model, self.field)
-        if table:
-            return f"[one of {', '.join(tables()[table])}]"
-        allowed = limits(self.model, self.field)
-        return f"[{allowed}]" if allowed else ""
-
-    def _default(self) -> str:
+    def notes(self) -> str:
+        """Say which values the setting may have, and its default: `[at least 1] [default: 4]`."""
         declared = self.model.model_fields[self.field]
-        if declared.is_required():
-            return "[needed]"
-        shown = declared.default is not None and not self.is_flag
-        return f"[default: {declared.default}]" if shown else ""
+        table = choices_of(self.model, self.field)
+        allowed = f"one of {', '.join(tables()[table])}" if table else limits(self.model, self.field)
+        default = "" if declared.default is None or self.is_flag else f"default: {written(declared.default)}"
+        notes = (allowed, "needed" if declared.is_required() else default)
+        return " ".join(f"[{note}]" for note in notes if note)
 
 
 class SettingsCommand(click.Command):

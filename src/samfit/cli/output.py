@@ -1,10 +1,11 @@
 """What commands print to stdout: tables for people, JSON for programs."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 _WIDTH_OF_FILES = 110
@@ -21,6 +22,16 @@ def print_table(table: Table) -> None:
 def print_json(content: Any) -> None:
     """Print JSON to stdout; characters beyond ASCII are escaped, which every terminal and pipe can take."""
     click.echo(json.dumps(content, indent=2))
+
+
+def with_lines(text: str, lines: Sequence[tuple[str, str]]) -> Group | str:
+    """Return what a cell of a table shows: a text, and below it lines of a word and what it means."""
+    if not lines:  # an empty grid would show as an empty line
+        return text
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for word, meaning in lines:
+        grid.add_row(word, meaning)
+    return Group(text, grid)
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:

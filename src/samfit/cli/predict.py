@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from samfit.cli.options import SettingsCommand, read_settings
-from samfit.config import PredictSettings
+from samfit.settings import PredictSettings
 
 
 @click.command("predict", cls=SettingsCommand, settings=PredictSettings)

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from samfit.cli.options import Option, SettingsCommand, read_settings
-from samfit.config import TrainSettings, flag
+from samfit.declare import flag
 from samfit.errors import SettingError
 from samfit.progress import is_first_process
+from samfit.settings import TrainSettings
 
 
 @click.command("train", cls=SettingsCommand, settings=TrainSettings)

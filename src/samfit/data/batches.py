@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from samfit.config import PromptKind
 from samfit.data.order import Draw
 from samfit.data.prompts import has_box, make_prompt, prompt_seed
 from samfit.data.reading import MaskReading, read_image, read_masks
 from samfit.data.transforms import Augmentation, draw_matrix, warp_image, warp_masks
 from samfit.frame import Frame, Geometry
+from samfit.settings import PromptKind
 from samfit.types import Batch, Prompts, Sample
 
 ImageReader = Callable[[NDArray[np.uint8], Frame], Tensor]
@@ -33,13 +33,15 @@ class PromptRule:
     negative_clicks: int = 0
     box_jitter: int = 0
     seed: int = 0
+    of_class: str | None = None
+    """The class that a click or box is taken from, or None for all classes together."""
 
     def make(
         self, sample_id: str, epoch: int | None, mask: NDArray[np.float32] | None, height: int, width: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return points (P, 2) in original pixels and labels (P,), the same for the same arguments.
 
-        `epoch`: None in evaluation, where every evaluation asks the same. `mask`: (H, W), union of classes.
+        `epoch`: None in evaluation, where every evaluation asks the same. `mask`: (H, W), what is asked for.
         """
         rng = np.random.default_rng(prompt_seed(self.seed, sample_id, epoch))
         return make_prompt(
@@ -90,13 +92,18 @@ class Preparation:
     ) -> Inputs:
         """Bring an image (H, W, 3) into the model frame, with the prompt that its masks (C, H, W) give."""
         height, width = image.shape[:2]
-        points, labels = self.prompt.make(sample_id, epoch, masks.max(axis=0), height, width)
+        points, labels = self.prompt.make(sample_id, epoch, self._asked_for(masks), height, width)
         geometry = self.frame.geometry(height, width)
         return Inputs(
             frame=self.frame.to_model(image)[None],
             extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
             prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
         )
+
+    def _asked_for(self, masks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the one of the masks (C, H, W), or their union, that a prompt is taken from: (H, W)."""
+        name = self.prompt.of_class
+        return masks.max(axis=0) if name is None else masks[self.classes.index(name)]
 
 
 class _Decoded:

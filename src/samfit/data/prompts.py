@@ -9,8 +9,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from samfit.config import PROMPTS
 from samfit.errors import SettingError, unknown_name
+from samfit.settings import PROMPTS
 from samfit.types import BOTTOM_RIGHT, NEGATIVE, NOTHING, POSITIVE, TOP_LEFT
 
 Points = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -41,7 +41,7 @@ def make_prompt(
 ) -> Points:
     """Make the prompt of one image of `height` x `width` pixels.
 
-    `mask`: union of the classes (H, W), 0…1, foreground from 0.5 on; may be None where the kind needs none.
+    `mask`: what is asked for (H, W), 0…1, foreground from 0.5 on; may be None where the kind needs none.
 
     - `click`: random foreground pixels, then random background pixels. Where there are fewer than asked for,
       they are repeated; where there is no background, its slots hold nothing.

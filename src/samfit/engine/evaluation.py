@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samfit.config import EvaluateSettings, TrainSettings, resolved
-from samfit.data.batches import Preparation, PromptRule, Scored, ScoredSet
+from samfit.data.batches import Preparation, Scored, ScoredSet
 from samfit.data.inspect import inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
-from samfit.defaults import as_in_run
+from samfit.defaults import as_in_run, require_prompt_class
 from samfit.engine.devices import open_fabric
-from samfit.engine.models import FinishedRun, open_run
+from samfit.engine.models import FinishedRun, open_run, prompt_rule
 from samfit.engine.scoring import ImageScore, score_set
-from samfit.errors import DataError, SettingError
+from samfit.errors import DataError, RunError, SettingError
 from samfit.files import write_json, write_text
 from samfit.metrics import bootstrap_interval
 from samfit.progress import track
 from samfit.report.overlays import draw_overlay, write_png
 from samfit.runs import RunFolder
+from samfit.settings import EvaluateSettings, TrainSettings, resolved
 from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,17 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     folder = RunFolder(settings.run)
     trained = folder.settings()
     settings = as_in_run(settings, trained)
-    elsewhere = resolved(settings.data).resolve() != trained.data.resolve()
+    if settings.data is None:
+        raise RunError(f"{folder.path} was imported and has no data set: give one with --data and --dataset")
+    elsewhere = trained.data is None or settings.data.resolve() != trained.data.resolve()
+    if folder.base.is_file():
+        logger.warning(
+            "the base model without adaptation has the adapted mask decoder: %s was imported, and its "
+            "checkpoint does not hold the original one",
+            folder.path,
+        )
     run = open_run(folder, keep_base=True)
+    require_prompt_class(settings, run.model.classes)
     found = _find(settings, run)
     inspection = inspect(found, page=trained.page, progress=track)
     require_sound(inspection)
@@ -56,13 +65,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             if fault.level == "warning":
                 logger.warning("%s", fault.message)
     samples = _of_split(found.samples, settings, None if elsewhere else trained)
-    rule = PromptRule(
-        resolved(settings.prompt),
-        resolved(settings.clicks),
-        resolved(settings.negative_clicks),
-        resolved(settings.box_jitter),
-        trained.seed,
-    )
     frame = run.model.backbone.frame
     scored = ScoredSet(
         samples,
@@ -70,7 +72,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             classes=run.model.classes,
             reading=inspection.reading,
             frame=frame,
-            prompt=rule,
+            prompt=prompt_rule(settings, trained.seed),
             read_extra=run.model.row.reader,
             page=trained.page,
         ),
@@ -81,13 +83,15 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     adapted = score_set(model, frame, scored, fabric, settings.batch_size, watch=worst.add, said="adapted")
     with model.disabled():
         base = score_set(model, frame, scored, fabric, settings.batch_size, said="base model")
+    from_truth = settings.prompt in ("click", "box")
     summary = {
         "protocol": "default",
         "protocol_description": PROTOCOL,
         "split": settings.split,
         "images": len(samples),
         "prompt": settings.prompt,
-        "prompt_from_truth": settings.prompt in ("click", "box"),
+        "prompt_class": settings.prompt_class if from_truth else None,
+        "prompt_from_truth": from_truth,
         "empty_targets": sum(sum(score.empty_target) for score in adapted),
         "mask_reading": inspection.reading.describe(),
         "metrics": _metrics(adapted),

@@ -19,18 +19,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from samfit.config import TrainSettings, resolved
 from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import StepOrder
 from samfit.data.prompts import prompt_seed
 from samfit.engine.logs import Logger, write_metrics
 from samfit.engine.samples import write_samples
-from samfit.engine.scoring import ImageScore, score_set
+from samfit.engine.scoring import ImageScore, means, score_set
 from samfit.engine.stopping import StopRequest
 from samfit.errors import Interrupted, RunError
 from samfit.losses import loss_function
 from samfit.methods.adapted import AdaptedModel
 from samfit.runs import RunFolder, load_state, read_checkpoint, save_adapter, save_checkpoint
+from samfit.settings import TrainSettings, resolved
 from samfit.step import training_step
 from samfit.types import Batch
 
@@ -225,16 +225,17 @@ class Loop:
     def _close_epoch(self, scores: list[ImageScore]) -> None:
         """Write the row, the best adapter, the samples and the checkpoint of an epoch that is done."""
         position = self.position
-        dice = _mean([value for score in scores for value in score.dice])
-        iou = _mean([value for score in scores for value in score.iou])
+        validation = {
+            f"validation_{name}": value for name, value in means(self.task.model.classes, scores).items()
+        }
+        dice = validation["validation_dice"]
         losses = {name: value / self.order.steps for name, value in position.losses.items()}
         position.epoch += 1
         row = {
             "epoch": position.epoch,
             "loss": sum(losses.values()),
             **{f"loss_{name}": value for name, value in losses.items()},
-            "validation_dice": dice,
-            "validation_iou": iou,
+            **validation,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(position.seconds, 3),
             "peak_bytes": peak_bytes(self.fabric.device),
@@ -352,7 +353,3 @@ def peak_bytes(device: torch.device) -> int:
     usage = import_module("resource")
     unit = 1 if sys.platform == "darwin" else 1024
     return usage.getrusage(usage.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from samfit.config import PredictSettings
 from samfit.data.prompts import Points
 from samfit.data.prompts_file import read_prompts_file
 from samfit.data.reading import image_size, read_image
@@ -21,6 +20,7 @@ from samfit.errors import DataError
 from samfit.progress import track
 from samfit.report.overlays import draw_overlay, write_png
 from samfit.runs import require_folder
+from samfit.settings import PredictSettings
 
 logger = logging.getLogger(__name__)
 

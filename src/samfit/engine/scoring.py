@@ -41,6 +41,19 @@ def score(truth: NDArray[np.float32], probability: NDArray[np.float32], sample_i
     )
 
 
+def means(classes: Sequence[str], scores: Sequence[ImageScore]) -> dict[str, float]:
+    """Return the mean `dice` and `iou` over classes and images, then of each of several: `dice_disc`, …."""
+    columns = {"dice": [score.dice for score in scores], "iou": [score.iou for score in scores]}
+    overall = {name: float(np.mean(values)) for name, values in columns.items()}
+    if len(classes) == 1:
+        return overall
+    return overall | {
+        f"{name}_{label}": float(np.mean([row[index] for row in values]))
+        for index, label in enumerate(classes)
+        for name, values in columns.items()
+    }
+
+
 def predict_set(
     model: torch.nn.Module,
     frame: Frame,

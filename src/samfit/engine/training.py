@@ -11,12 +11,12 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from samfit.config import TrainSettings, parse, write_config
+from samfit.config import parse, write_config
 from samfit.data.batches import Preparation, ScoredSet, TrainingSet
 from samfit.data.inspect import Inspection, inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
-from samfit.defaults import resolve, tables
+from samfit.defaults import in_words, require_prompt_class, resolve, tables
 from samfit.engine.devices import open_fabric
 from samfit.engine.loaded import LoadedRun, load_run
 from samfit.engine.logs import open_logger, require_logger
@@ -24,9 +24,10 @@ from samfit.engine.loop import Loop, Position, Task, peak_bytes
 from samfit.engine.models import build_model, prompt_rule
 from samfit.errors import RunError, SettingError
 from samfit.files import sha256_of_file, storage_errors, write_json
-from samfit.methods.adapted import AdaptedModel, require_masks
+from samfit.methods.adapted import AdaptedModel
 from samfit.progress import is_first_process, track
 from samfit.runs import RunFolder, read_checkpoint, require_free, versions
+from samfit.settings import TrainSettings, resolved
 from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
     fabric = _open_fabric(settings)
     if is_first_process():
         require_free(RunFolder(settings.output), overwrite=overwrite)
+    if Path(settings.weights).absolute() == RunFolder(settings.output).base.absolute():
+        raise SettingError(
+            f"--output {settings.output}: the folder holds the base weights of this training, and they would "
+            "be replaced; choose another one"
+        )
     data = _look_at(settings)
     if model is None:
         model = build_model(settings, data.found.classes)
@@ -78,9 +84,11 @@ def fit(model: AdaptedModel, *, overwrite: bool = False, **settings: Any) -> Loa
         "backbone": backbone.card.name,
         "method": model.row.name,
         "weights": weights,
+        "variant": backbone.variant,
         "image_size": backbone.frame.size,
         "fit": backbone.frame.fit,
         "classes": model.classes,
+        **dict(model.options),
     }
     twice = sorted(described.keys() & settings.keys())
     if twice:
@@ -98,6 +106,11 @@ def resume(run: Path) -> Path:
     """
     folder = RunFolder(run)
     settings = folder.settings().model_copy(update={"output": run})
+    if settings.data is None:
+        raise RunError(
+            f"{run} was imported, not trained here: there is nothing to go on with; to train from it, start "
+            f"another run with 'samfit train --config {folder.config} --data DIR --output RUN'"
+        )
     if folder.summary.is_file():
         logger.info("%s is finished; there is nothing left to train", run)
         return run
@@ -117,6 +130,8 @@ def resume(run: Path) -> Path:
 
 def _from_anywhere(settings: TrainSettings) -> TrainSettings:
     """Return the settings with absolute paths, so that the run can be used from any folder."""
+    if settings.data is None:  # from the config file of an imported run
+        raise SettingError(f"--data is needed: {TrainSettings.model_fields['data'].description}")
     update: dict[str, Any] = {"data": settings.data.absolute()}
     if settings.weights not in ("published", "random") and Path(settings.weights).exists():
         update["weights"] = str(Path(settings.weights).absolute())
@@ -126,9 +141,9 @@ def _from_anywhere(settings: TrainSettings) -> TrainSettings:
 def _look_at(settings: TrainSettings) -> _Data:
     """Read the whole data set once and refuse it if anything in it is wrong."""
     found = find_samples(
-        settings.dataset, settings.data, classes=settings.classes, values=settings.mask_values
+        settings.dataset, resolved(settings.data), classes=settings.classes, values=settings.mask_values
     )
-    require_masks(found.classes)
+    require_prompt_class(settings, found.classes)
     inspection = inspect(found, page=settings.page, progress=track)
     require_sound(inspection)
     training, validation = hold_out(found.samples, settings.validation_fraction, settings.seed)
@@ -153,12 +168,12 @@ def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, fabric: Fabr
     task = _task(settings, folder, data, model)
     if fabric.is_global_zero and not resumed:
         folder.clear()
-        write_config(folder.config, settings)
+        write_config(folder.config, in_words(settings))
     tool_name = settings.logger if fabric.is_global_zero else None
     began = time.perf_counter()
     with (
         _log_file(folder, fabric),
-        open_logger(tool_name, folder, settings.model_dump(mode="json")) as tool,
+        open_logger(tool_name, folder, in_words(settings)) as tool,
     ):
         loop = Loop(task, fabric, tool)
         if resumed:
@@ -183,7 +198,7 @@ def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: Adapte
         classes=model.classes,
         reading=data.inspection.reading,
         frame=model.backbone.frame,
-        prompt=prompt_rule(settings),
+        prompt=prompt_rule(settings, settings.seed),
         read_extra=model.row.reader,
         page=settings.page,
     )
@@ -225,7 +240,11 @@ def _summary(task: Task, data: _Data, position: Position, fabric: Fabric, second
     return {
         "best_epoch": position.best_epoch,
         "epochs": position.epoch,
-        "validation": {"dice": best["validation_dice"], "iou": best["validation_iou"]},
+        "validation": {
+            column.removeprefix("validation_"): value
+            for column, value in best.items()
+            if column.startswith("validation_")
+        },
         "prompt": task.settings.prompt,
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "parameters": sum(parameter.numel() for parameter in task.model.parameters()),

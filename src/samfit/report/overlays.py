@@ -16,8 +16,15 @@ from samfit.files import atomic_path
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-PREDICTION_COLOURS: tuple[Colour, ...] = ((86, 180, 233), (0, 158, 115), (204, 121, 167))
-"""Sky blue, bluish green and reddish purple, one a class in turn."""
+PREDICTION_COLOURS: tuple[Colour, ...] = (
+    (86, 180, 233),
+    (0, 158, 115),
+    (204, 121, 167),
+    (213, 94, 0),
+    (0, 114, 178),
+    (230, 159, 0),
+)
+"""Sky blue, bluish green, reddish purple, vermilion, blue and orange, one a class in turn."""
 TRUTH_COLOUR: Colour = (240, 228, 66)
 """Yellow, for the truth of every class."""
 TINT = 0.25

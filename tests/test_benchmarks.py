@@ -1,0 +1,59 @@
+"""The scripts that make the figures of the docs, on drawn data, and the docs held to the figures."""
+
+import json
+import sys
+
+import pytest
+from cli_support import TEST, TRAINING, drawn_data
+from support import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import compare_methods
+import tables
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Result files of one method with two seeds."""
+    folder = tmp_path_factory.mktemp("results")
+    data = drawn_data(tmp_path_factory)
+    words = f"--method decoder --name drawn --data {data} --dataset isic2016 --epochs 1 --seeds 0 1"
+    compare_methods.main([*words.split(), "--results", str(folder / "methods")])
+    return folder
+
+
+def test_a_result_file_says_how_it_was_made_and_what_came_out(results):
+    result = json.loads((results / "methods" / "drawn-decoder.json").read_text())
+    assert {"protocol", "versions", "machine"} <= result.keys()
+    assert [run["seed"] for run in result["runs"]] == [0, 1]
+    for run in result["runs"]:
+        assert 0 <= run["iou"] <= run["dice"] <= 1
+        assert run["images"]["train"] + run["images"]["validation"] == TRAINING
+        assert run["images"]["test"] == TEST
+        assert run["epochs"] == 1
+        assert run["trained_parameters"] > 0
+
+
+def test_a_table_shows_mean_and_spread_of_what_the_files_hold(results):
+    for method, dices in {"decoder": (0.5, 0.7), "cad": (0.8, 0.8)}.items():
+        result = json.loads((results / "methods" / "drawn-decoder.json").read_text())
+        for run, dice in zip(result["runs"], dices, strict=True):
+            run |= {"dice": dice, "trained_parameters": 12345}
+        path = results / "made" / "methods" / f"drawn-{method}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result | {"method": method}))
+    lines = tables.render("<!-- table: methods -->old<!-- end -->", results / "made").splitlines()
+    assert "old" not in lines
+    rows = [line.split(" | ") for line in lines if line.startswith("| `")]
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        ("| `decoder`", "0.600 ± 0.141", "12,345"),
+        ("| `cad`", "0.800 ± 0.000", "12,345"),
+    ]
+
+
+def test_the_tables_of_the_docs_are_what_the_result_files_say():
+    marked = [path for path in (ROOT / "docs").glob("*.md") if "<!-- table: " in path.read_text()]
+    assert marked
+    for path in marked:
+        assert tables.render(path.read_text()) == path.read_text(), "run python benchmarks/tables.py"
