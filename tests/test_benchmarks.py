@@ -1,15 +1,19 @@
 """The scripts that make the figures of the docs, on drawn data, and the docs held to the figures."""
 
 import json
+import shutil
 import sys
 
 import pytest
 from cli_support import TEST, TRAINING, drawn_data
 from support import ROOT
 
+from samfit.methods import METHODS
+
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import compare_methods
+import step_times
 import tables
 
 
@@ -20,7 +24,14 @@ def results(tmp_path_factory):
     data = drawn_data(tmp_path_factory)
     words = f"--method decoder --name drawn --data {data} --dataset isic2016 --epochs 1 --seeds 0 1"
     compare_methods.main([*words.split(), "--results", str(folder / "methods")])
+    step_times.main(["--rounds", "1", "--result", str(folder / "step_times.json")])
     return folder
+
+
+def test_every_method_is_timed(results):
+    times = json.loads((results / "step_times.json").read_text())["cpu_seconds"]
+    assert times.keys() == METHODS.keys()
+    assert all(seconds > 0 for seconds in times.values())
 
 
 def test_a_result_file_says_how_it_was_made_and_what_came_out(results):
@@ -43,6 +54,7 @@ def test_a_table_shows_mean_and_spread_of_what_the_files_hold(results):
         path = results / "made" / "methods" / f"drawn-{method}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result | {"method": method}))
+    shutil.copy(results / "step_times.json", results / "made")
     lines = tables.render("<!-- table: methods -->old<!-- end -->", results / "made").splitlines()
     assert "old" not in lines
     rows = [line.split(" | ") for line in lines if line.startswith("| `")]

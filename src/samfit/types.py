@@ -53,6 +53,19 @@ class Prompts:
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, points=self.points.to(device), labels=self.labels.to(device), mask=mask)
 
+    def split(self, count: int) -> list[Prompts]:
+        """Return the prompts of `count` images each, the last ones of fewer, as tensors are split."""
+        parts = [slice(start, start + count) for start in range(0, len(self.points), count)]
+        return [
+            replace(
+                self,
+                points=self.points[part],
+                labels=self.labels[part],
+                mask=None if self.mask is None else self.mask[part],
+            )
+            for part in parts
+        ]
+
 
 @dataclass(frozen=True)
 class Batch:

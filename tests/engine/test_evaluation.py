@@ -7,11 +7,11 @@ import torch
 from samfit.data.batches import Inputs, Scored
 from samfit.engine.evaluation import _metrics, _Worst
 from samfit.engine.scoring import ImageScore
-from samfit.methods import METHODS, attach
+from samfit.methods import attach
 from samfit.report.overlays import draw_overlay
 from samfit.runs import RunFolder
 from samfit.testing import small_backbone
-from samfit.types import BOTTOM_RIGHT, TOP_LEFT, Prompts, Sample
+from samfit.types import Prompts, Sample
 
 
 def image_score(name: str, *dice: float) -> ImageScore:
@@ -87,50 +87,6 @@ def test_an_overlay_shows_prediction_and_truth(tmp_path):
     expected = draw_overlay(item.image, probability >= 0.5, item.masks >= 0.5)
     with Image.open(tmp_path / "evaluation/overlays/01_a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), expected)
-
-
-@pytest.fixture(params=METHODS)
-def models(request):
-    """A fresh backbone, and an adapted model on the same base whose trained tensors have moved."""
-    model = attach(small_backbone("sam-tiny", image_size=32), request.param)
-    model.keep_base()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.trained().values():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return small_backbone("sam-tiny", image_size=32), model.eval()
-
-
-class Given:
-    frame = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    extra = 255 * torch.rand(1, 6, 16, 16, generator=torch.Generator().manual_seed(2))
-    prompt = Prompts(
-        torch.tensor([[[1.0, 2.0], [30.0, 31.0]]]), torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]]), has_box=True
-    )
-
-
-@torch.no_grad()
-def test_disabled_is_the_base_bit_by_bit_and_afterwards_the_adapted_model_is_back(models):
-    fresh, model = models
-    base = fresh.decode(fresh.encode(Given.frame), Given.prompt).logits[:, :1]
-    before = model(Given.frame, Given.extra, Given.prompt)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with model.disabled():
-        inside = model(Given.frame, Given.extra, Given.prompt)
-        for name, tensor in fresh.state_dict().items():
-            assert torch.equal(model.backbone.state_dict()[name], tensor), name
-    assert torch.equal(inside, base)
-    assert not torch.equal(before, base)
-    assert torch.equal(model(Given.frame, Given.extra, Given.prompt), before)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-
-
-@torch.no_grad()
-def test_the_adapted_model_is_back_after_an_error_too(models):
-    _, model = models
-    before = model(Given.frame, Given.extra, Given.prompt)
-    with pytest.raises(ZeroDivisionError), model.disabled():
-        raise ZeroDivisionError
-    assert torch.equal(model(Given.frame, Given.extra, Given.prompt), before)
 
 
 def test_without_the_base_nothing_can_be_disabled():

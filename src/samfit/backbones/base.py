@@ -74,7 +74,6 @@ UNADAPTED = EncoderAdapter()
 PATCH_EMBEDDING = -1
 """The place before block 0, for `gradient_from`."""
 _CELLS_AT_ONCE = 64**2
-"""Cells that pass an encoder without gradient at once: one image of 1024 px, or several smaller ones."""
 
 ResultT = TypeVar("ResultT")
 
@@ -113,6 +112,11 @@ class Backbone(nn.Module, ABC):
         """Side of the embedding: one cell for `card.patch` pixels of the frame."""
         return self.frame.size // self.card.patch
 
+    @property
+    def images_at_once(self) -> int:
+        """How many images pass together where each is on its own: one of 1024 px, or several smaller ones."""
+        return max(1, _CELLS_AT_ONCE // self.grid**2)
+
     def encode(
         self,
         frame: Tensor,
@@ -127,14 +131,13 @@ class Backbone(nn.Module, ABC):
         None if no part of the encoder does; what comes before runs without gradient. `checkpointing`: keep
         the input of each block and of the neck alone and run them again in backward.
 
-        Images pass an encoder without gradient one by one (small ones some at a time), so that it takes no
-        more memory for many than for one.
+        Where no gradient reaches the encoder, `images_at_once` pass it together, so that it takes no more
+        memory for many images than for one.
         """
         reached = torch.is_grad_enabled() and gradient_from is not None
-        at_once = max(1, _CELLS_AT_ONCE // self.grid**2)
-        if not reached and len(frame) > at_once:
-            parts = (self.encode(part, adapter, gradient_from=None) for part in frame.split(at_once))
-            return torch.cat(list(parts))
+        if not reached and len(frame) > self.images_at_once:
+            parts = frame.split(self.images_at_once)
+            return torch.cat([self.encode(part, adapter, gradient_from=None) for part in parts])
         first = self.card.depth if gradient_from is None else gradient_from
         with torch.set_grad_enabled(reached and first == PATCH_EMBEDDING):
             tokens = self.embed(frame)

@@ -129,4 +129,9 @@ class AdaptedModel(nn.Module):
         embedding = self.encode(frame)
         if self._adapting:
             embedding = self.adapter.adapt_embedding(embedding, extra, weight)
-        return run(self.checkpointing, self.backbone.decode, embedding, prompts).logits[:, self.masks]
+        at_once = self.backbone.images_at_once
+        parts = [
+            run(self.checkpointing, self.backbone.decode, cells, asked).logits[:, self.masks]
+            for cells, asked in zip(embedding.split(at_once), prompts.split(at_once), strict=True)
+        ]
+        return torch.cat(parts)
