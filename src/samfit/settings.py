@@ -15,7 +15,9 @@ from samfit.options import LoraOptions
 
 PROMPTS = ("click", "box", "full-box", "none")
 PromptKind = Literal["click", "box", "full-box", "none"]
+AttentionKind = Literal["auto", "chunked", "folded", "eager"]
 
+_ATTENTION = "how the encoder's attention is computed; masks are the same, memory and time are not"
 _LARGEST_GREY = 65535
 _NAME = re.compile(r"\w[\w-]*")  # names of classes become names of files
 
@@ -174,6 +176,7 @@ class TrainSettings(DataSettings, PromptSettings, LoraOptions):
 
     precision: Literal["32", "bf16"] = setting("32", "numbers of the forward pass", "Machine")
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
+    attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
     devices: int = setting(1, "how many devices share each batch", "Machine", ge=1)
     strategy: Literal["auto", "ddp"] = setting(
         "auto", "how devices work together, as Lightning names it", "Machine"
@@ -213,6 +216,7 @@ class EvaluateSettings(Settings):
     overlays: int = setting(8, "how many overlays to write, the worst first", "Output", ge=0)
     batch_size: int = setting(4, "images that pass the model at once", "Machine", ge=1)
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
+    attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
 
 
 class PredictSettings(Settings):
@@ -229,6 +233,7 @@ class PredictSettings(Settings):
     )
     page: int | None = setting(None, "page to read of images that have several, from 0", "Data", ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
+    attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
 
 
 class ImportSettings(Settings):

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from samfit.backbones import chunks
+from samfit.backbones import attention, chunks
 from samfit.backbones.attention import attend, relative_positions
 
 LEAN = ["chunked", "folded"]
@@ -200,6 +200,23 @@ def test_no_map_is_kept_for_backward_or_held_at_any_time(kind, tables, monkeypat
     assert peak_bytes(lambda: one.gradients(kind, tables)) < maps
     with torch.no_grad():
         assert peak_bytes(lambda: one.answer(kind, tables)) < maps / 2
+
+
+@pytest.mark.parametrize("cells", [1, 6 * 36, 3 * 6 * 36, 36**2, 2 * 36**2, 3 * 36**2])
+def test_no_chunk_is_larger_than_it_may_be_unless_it_is_one_row_of_one_head(cells, monkeypatch):
+    monkeypatch.setattr(chunks, "CELLS", cells)
+    sizes, chances = [], attention._chances
+
+    def watched(*operands):
+        sizes.append(chances(*operands).numel())
+        return chances(*operands)
+
+    monkeypatch.setattr(attention, "_chances", watched)
+    one = case()
+    one.answer("chunked")
+    assert max(sizes) <= max(cells, 6 * 36)
+    assert max(sizes) > cells / 2 or cells == 1
+    assert sum(sizes) == 2 * 3 * 36**2
 
 
 def test_chunks_keep_the_input_and_positions_alone():

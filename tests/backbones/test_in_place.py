@@ -1,4 +1,4 @@
-"""Parts that run without gradient overwrite their tokens: the same numbers, in less memory."""
+"""Encoders in little memory: the same numbers, with less kept for backward and less held without it."""
 
 import pytest
 import torch
@@ -171,6 +171,15 @@ def test_every_way_of_attention_gives_the_same_embedding(family):
     for kind in ("chunked", "folded"):
         assert error(found[kind], found["eager"]) < 1e-14
         assert kept[kind] < kept["eager"], "eager keeps maps"
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_the_frozen_mlp_of_a_block_keeps_its_input_alone(family):
+    backbone = small_backbone(family)
+    x = torch.randn(1, 100, backbone.card.architecture["width"], requires_grad=True)
+    with kept_bytes(backbone) as counted:
+        backbone.blocks[0].mlp(x)
+        assert counted() == x.nbytes
 
 
 @pytest.mark.parametrize("family", SMALL)

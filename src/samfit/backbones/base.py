@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from samfit.backbones.attention import AttentionKind, GridAttention
+from samfit.backbones.attention import GridAttention
 from samfit.backbones.card import BackboneCard
 from samfit.frame import Frame
+from samfit.settings import AttentionKind
 from samfit.types import Prompts
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")

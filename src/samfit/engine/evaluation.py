@@ -56,6 +56,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             folder.path,
         )
     run = open_run(folder, keep_base=True)
+    run.model.backbone.attend(settings.attention)
     require_prompt_class(settings, run.model.classes)
     found = _find(settings, run)
     inspection = inspect(found, page=trained.page, progress=track)

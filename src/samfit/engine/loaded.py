@@ -14,6 +14,7 @@ from samfit.engine.devices import open_fabric
 from samfit.engine.models import FinishedRun, open_run
 from samfit.errors import DataError, SettingError
 from samfit.runs import RunFolder
+from samfit.settings import AttentionKind
 from samfit.step import prediction_step
 from samfit.types import BOTTOM_RIGHT, NEGATIVE, POSITIVE, TOP_LEFT
 
@@ -106,9 +107,16 @@ class LoadedRun:
         return dict(zip(self.classes, answer, strict=True))
 
 
-def load_run(path: Path | str, *, accelerator: Literal["auto", "cpu", "gpu"] = "auto") -> LoadedRun:
+def load_run(
+    path: Path | str,
+    *,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    attention: AttentionKind = "auto",
+) -> LoadedRun:
     """Open a finished run to segment images with it. Raises `RunError` if there is none."""
-    return LoadedRun(open_run(RunFolder(Path(path))), accelerator)
+    run = open_run(RunFolder(Path(path)))
+    run.model.backbone.attend(attention)
+    return LoadedRun(run, accelerator)
 
 
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -51,7 +51,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     if two results would have the same name, or a file is there already, or a prompt is missing.
     """
     images = _find_images(settings.images)
-    run = load_run(settings.run, accelerator=settings.accelerator)
+    run = load_run(settings.run, accelerator=settings.accelerator, attention=settings.attention)
     targets = _targets(images, run.classes, settings)
     prompts = _prompts(run, images, settings)
     written: list[Path] = []

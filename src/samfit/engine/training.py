@@ -96,7 +96,8 @@ def fit(model: AdaptedModel, *, overwrite: bool = False, **settings: Any) -> Loa
     if weights == "random" and settings.setdefault("seed", seed) != seed:
         raise SettingError(f"seed {settings['seed']}: the model's random weights were drawn from {seed}")
     full = parse(TrainSettings, described | settings, tables())
-    return load_run(train(full, overwrite=overwrite, model=model), accelerator=full.accelerator)
+    run = train(full, overwrite=overwrite, model=model)
+    return load_run(run, accelerator=full.accelerator, attention=full.attention)
 
 
 def resume(run: Path) -> Path:
@@ -164,6 +165,7 @@ def _fingerprint(found: Found) -> str:
 
 def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, fabric: Fabric, *, resumed: bool) -> Path:
     fabric.launch()
+    model.backbone.attend(settings.attention)
     folder = RunFolder(settings.output)
     task = _task(settings, folder, data, model)
     if fabric.is_global_zero and not resumed:

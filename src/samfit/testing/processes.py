@@ -1,6 +1,7 @@
 """Two processes that train together, against one."""
 
 import multiprocessing
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,8 @@ def _share(rank: int, case: Case, folder: Path) -> None:
     (loss * _WORLD).backward()  # gradients are averaged; the images' shares add up to one over all processes
     found = {name: parameter.grad for name, parameter in model.trained().items()}
     torch.save(found | _buffers(model), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # gloo's threads do not always end when the group is taken down, and would hold the process
 
 
 def _image(batch: Batch, index: int) -> Batch:
