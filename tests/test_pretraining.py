@@ -1,0 +1,328 @@
+"""The scenes and the scripts that made the weights of sam-tiny."""
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from support import ROOT
+
+from samfit.backbones import load_backbone
+from samfit.data.drawn import draw_lesions
+from samfit.engine.stopping import StopRequest
+from samfit.errors import SettingError
+from samfit.types import BOTTOM_RIGHT, NOTHING, POSITIVE, TOP_LEFT
+
+sys.path.insert(0, str(ROOT / "training"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import canvas
+import evaluate_sam_tiny
+import objective
+import pretrain_sam_tiny
+import scenes
+import scoring
+import tables
+from pretrain_sam_tiny import CHECKPOINT, LOG, WEIGHTS, Plan, Pretraining
+
+SHORT = Plan(steps=6, images=2, prompts=2, warmup=0.3, rate=1e-3, corrected=(0.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return [scenes.draw_scene(7, number) for number in range(40)]
+
+
+@pytest.fixture
+def backbone():
+    return load_backbone("sam-tiny", weights="random")
+
+
+# Scenes
+
+
+def test_a_scene_is_a_function_of_seed_and_number(drawn):
+    again = scenes.draw_scene(7, 3)
+    assert np.array_equal(again.image, drawn[3].image)
+    assert np.array_equal(again.masks, drawn[3].masks)
+    for other in (scenes.draw_scene(8, 3), drawn[4]):
+        assert other.image.shape != again.image.shape or not np.array_equal(other.image, again.image)
+
+
+def test_every_scene_has_masks_of_its_own_size_that_can_be_asked_for(drawn):
+    for scene in drawn:
+        assert scene.image.dtype == np.uint8
+        assert max(scene.image.shape[:2]) == canvas.SIDE
+        assert scene.masks.shape[1:] == scene.image.shape[:2]
+        assert len(scene.masks) == len(scene.part_of) == len(scene.groups)
+        assert scene.masks.sum(axis=(1, 2)).min() >= canvas.SMALLEST
+        assert not all(scene.groups)
+
+
+def test_a_part_lies_inside_its_whole_and_leaves_some_of_it(drawn):
+    pairs = [
+        (scene.masks[part], scene.masks[whole])
+        for scene in drawn
+        for part, whole in enumerate(scene.part_of)
+        if whole >= 0
+    ]
+    assert len(pairs) > 20
+    for part, whole in pairs:
+        assert not (part & ~whole).any()
+        assert part.sum() < whole.sum()
+
+
+def test_a_group_holds_several_of_the_other_masks(drawn):
+    groups = [(scene, mask) for scene in drawn for mask in scene.masks[np.array(scene.groups)]]
+    assert len(groups) > 5
+    for scene, mask in groups:
+        single = scene.masks[~np.array(scene.groups)]
+        inside = [one for one in single if not (one & ~mask).any()]
+        assert len(inside) > 1
+        assert np.array_equal(np.logical_or.reduce(inside), mask)
+
+
+@pytest.mark.parametrize("family", scenes.FAMILIES)
+def test_every_family_draws_things_to_ask_for(family):
+    masks = []
+    for number in range(8):
+        picture = canvas.Canvas(np.random.default_rng(number), 96, 128)
+        scenes.FAMILIES[family].draw(picture)
+        scene = picture.scene()
+        masks += [] if scene is None else list(scene.masks)
+    assert len(masks) >= 6
+    assert 0.002 < np.mean(masks) < 0.6
+
+
+def test_the_shares_of_all_families_add_up_to_one():
+    assert sum(family.share for family in scenes.FAMILIES.values()) == pytest.approx(1)
+
+
+def test_a_later_thing_hides_what_lies_below_it():
+    picture = canvas.Canvas(np.random.default_rng(0), 64, 64)
+    square = np.zeros((64, 64), dtype=bool)
+    square[10:40, 10:40] = True
+    picture.keep(square)
+    picture.keep(np.roll(square, 15, axis=0))
+    first, second = picture.scene().masks
+    assert not (first & second).any()
+    assert first.sum() == 15 * 30
+
+
+def test_a_part_takes_pixels_from_the_other_parts_and_not_from_its_whole():
+    picture = canvas.Canvas(np.random.default_rng(0), 64, 64)
+    square = np.zeros((64, 64), dtype=bool)
+    square[10:40, 10:40] = True
+    whole = picture.keep(square)
+    picture.keep(square & (np.arange(64) < 30), part_of=whole)
+    picture.keep(square & (np.arange(64) > 20), part_of=whole)
+    masks = picture.scene().masks
+    assert masks.sum(axis=(1, 2)).tolist() == [900, 30 * 11, 30 * 19]
+
+
+# Questions
+
+
+def test_a_question_asks_for_masks_with_clicks_and_boxes_on_them(backbone):
+    question = objective.ask(backbone, 3, 0, images=6, prompts=4)
+    assert question.frame.shape == (6, 3, 128, 128)
+    labels = {tuple(one) for one in question.prompts.labels.tolist()}
+    assert labels == {(POSITIVE, NOTHING), (TOP_LEFT, BOTTOM_RIGHT)}
+    for points, label, truth in zip(
+        question.prompts.points, question.prompts.labels, question.truth, strict=True
+    ):
+        assert truth.any()
+        if label[0] == POSITIVE:
+            column, row = points[0].int().tolist()
+            assert truth[row, column]
+        else:
+            rows, columns = np.nonzero(truth)
+            corners = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
+            assert np.abs(points.numpy() - corners).max() <= objective.LARGEST_JITTER * 128
+    outside = ~np.repeat(question.valid, question.each, axis=0)
+    assert not (question.truth & outside).any()
+
+
+def test_a_click_alone_is_encoded_as_the_backbone_does_it_itself(backbone):
+    question = objective.ask(backbone, 3, 0, images=1, prompts=8)
+    number = question.prompts.labels[:, 0].tolist().index(POSITIVE)
+    asked = question.prompts.split(1)[number]
+    alone = replace(asked, points=asked.points[:, :1], labels=asked.labels[:, :1], has_box=False)
+    embedding = backbone.encode(question.frame)
+    assert torch.equal(backbone.decode(embedding, asked).logits, backbone.decode(embedding, alone).logits)
+
+
+def test_corrections_click_where_the_answer_is_wrong(backbone):
+    question = objective.ask(backbone, 3, 1, images=2, prompts=2)
+    answer = torch.full((4, 1, 64, 64), -5.0)
+    answer[0] = 5.0  # everything: a negative click must come
+    prompts = objective.corrected(backbone, question.prompts, answer, question, np.random.default_rng(0))
+    assert prompts.labels[:, 0].tolist() == [0, 1, 1, 1]
+    for index, (column, row) in enumerate(prompts.points[:, 0].int().tolist()):
+        assert question.truth[index, row, column] == (index > 0)
+    assert prompts.mask is answer
+
+
+def test_losses_are_zero_for_a_sure_right_answer_and_know_no_padding():
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., :4] = 1
+    seen = torch.ones_like(target)
+    seen[..., 4:, :] = 0
+    right = 100 * (2 * target - 1)
+    wrong_on_padding = torch.where(seen > 0, right, -right)
+    for logits in (right, wrong_on_padding):
+        assert objective.dice_loss(logits, target, seen).item() < 0.02
+        for focal in (0.0, 1.0):
+            assert objective.pixel_loss(logits, target, seen, focal).item() < 1e-6
+    assert objective.dice_loss(-right, target, seen).item() > 0.9
+
+
+def test_the_focal_loss_is_the_published_one():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, generator=generator)
+    target = (torch.rand(2, 1, 8, 8, generator=generator) > 0.5).float()
+    probability = torch.where(target > 0, logits.sigmoid(), 1 - logits.sigmoid())
+    weight = torch.where(target > 0, 0.25, 0.75)
+    expected = (20 * weight * (1 - probability) ** 2 * -probability.log()).mean((2, 3))
+    torch.testing.assert_close(objective.pixel_loss(logits, target, torch.ones_like(target), 1.0), expected)
+
+
+# The run
+
+
+def test_steps_on_one_question_lower_its_loss():
+    run = Pretraining(replace(SHORT, steps=1000, warmup=0.001, rate=3e-3, corrected=(1.0, 0.0)))
+    question = objective.ask(run.backbone, 0, 0, images=2, prompts=2)
+    losses = [sum(run.learn(question).values()) for _ in range(12)]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_the_random_matrix_of_places_is_not_trained():
+    run = Pretraining(SHORT)
+    before = {name: tensor.clone() for name, tensor in run.backbone.state_dict().items()}
+    run.learn(objective.ask(run.backbone, 0, 0, images=2, prompts=2))
+    unchanged = [name for name, tensor in run.backbone.state_dict().items() if tensor.equal(before[name])]
+    assert "prompt_encoder.shared_embedding.positional_embedding" in unchanged
+    moved = len(before) - len(unchanged)
+    assert moved > 0.9 * len(before)
+
+
+class StopAfter(StopRequest):
+    """A stop that is asked for in a certain step."""
+
+    def __init__(self, run: Pretraining, step: int):
+        self.run, self.at = run, step
+
+    @property
+    def signal(self):
+        return 15 if self.run.step >= self.at else None
+
+
+def test_a_run_that_was_stopped_and_goes_on_ends_like_one_that_was_not(tmp_path):
+    whole = Pretraining(SHORT)
+    pretrain_sam_tiny.train(whole, tmp_path / "whole", StopAfter(whole, 1000))
+    first = Pretraining(SHORT)
+    pretrain_sam_tiny.train(first, tmp_path / "parts", StopAfter(first, 4))
+    assert first.step == 4
+    second = Pretraining(SHORT)
+    second.load(tmp_path / "parts" / CHECKPOINT)
+    pretrain_sam_tiny.train(second, tmp_path / "parts", StopAfter(second, 1000))
+    assert second.step == whole.step == SHORT.steps
+    expected, found = whole.averaged().state_dict(), second.averaged().state_dict()
+    assert [name for name, tensor in expected.items() if not tensor.equal(found[name])] == []
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path):
+    Pretraining(SHORT).save(tmp_path / CHECKPOINT)
+    with pytest.raises(SettingError, match="another plan"):
+        Pretraining(replace(SHORT, seed=1)).load(tmp_path / CHECKPOINT)
+
+
+def test_the_script_writes_a_log_and_weights_that_samfit_loads(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain_sam_tiny, "EVERY", 1)
+    words = ["--steps", "2", "--images", "2", "--prompts", "1", "--threads", "1"]
+    assert pretrain_sam_tiny.main(["--output", str(tmp_path), *words]) == 0
+    assert "2/2" in capsys.readouterr().out
+    lines = (tmp_path / LOG).read_text().splitlines()
+    assert lines[0].startswith("step,cpu_seconds")
+    assert len(lines) == 3
+    assert (tmp_path / WEIGHTS).stat().st_size < 12e6
+    loaded = load_backbone("sam-tiny", weights=tmp_path / WEIGHTS)
+    assert loaded.image_encoder.pos_embed.dtype == torch.float32
+
+
+def test_exported_weights_answer_as_the_average_of_the_run_but_for_rounding(tmp_path):
+    run = Pretraining(SHORT)
+    question = objective.ask(run.backbone, 0, 0, images=1, prompts=1)
+    run.learn(question)
+    pretrain_sam_tiny.export(run.averaged(), tmp_path / WEIGHTS)
+    loaded = load_backbone("sam-tiny", weights=tmp_path / WEIGHTS)
+    with torch.no_grad():
+        answers = [
+            one.decode(one.encode(question.frame), question.prompts).logits
+            for one in (loaded, run.averaged())
+        ]
+    torch.testing.assert_close(*answers, atol=0.01, rtol=0.01)
+
+
+def test_the_scenes_that_models_are_scored_on_are_not_trained_on(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        pretrain_sam_tiny.main(["--output", str(tmp_path), "--seed", str(scoring.HELD_OUT)])
+    assert "another" in capsys.readouterr().err
+
+
+# The scores
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """The result file of a run that has learnt nothing yet."""
+    folder = tmp_path_factory.mktemp("scored")
+    draw_lesions(folder / "data", training=2, test=1, size=(96, 72))
+    pretrain_sam_tiny.keep(Pretraining(replace(SHORT, seed=1)), folder)
+    words = ["--run", str(folder), "--scenes", "6", "--result", str(folder / "sam_tiny.json")]
+    evaluate_sam_tiny.main([*words, "--set", "lesions", "isic2016", str(folder / "data")])
+    return folder / "sam_tiny.json"
+
+
+def test_the_scores_say_what_is_measured_beside_random_weights(result):
+    scores = json.loads(result.read_text())
+    assert {"protocol", "versions", "weights_hash", "training"} <= scores.keys()
+    lesions = scores["sets"]["lesions"]["lesion"]
+    assert lesions.keys() == set(scoring.ANSWERS)
+    for answer in lesions.values():
+        assert answer["masks"] == 3
+        assert 0 <= answer["trained"] <= 1
+        assert answer["trained"] != answer["random"]
+    whole = scores["held_out"]["by_kind"]["whole"]
+    assert whole.keys() == set(scoring.ANSWERS)
+
+
+def test_the_model_card_shows_the_scores_with_those_of_random_weights(result, tmp_path):
+    scores = json.loads(result.read_text())
+    scores["sets"]["lesions"]["lesion"]["box"] |= {"trained": 0.8125, "random": 0.25}
+    (tmp_path / "sam_tiny.json").write_text(json.dumps(scores))
+    card = (ROOT / "training" / "MODEL_CARD.md").read_text()
+    assert card.count("<!-- table: ") == 4
+    shown = tables.render(card, tmp_path)
+    assert "| lesions | lesion | 3 | 0.812 [0.250] |" in shown
+    assert scores["protocol"] in shown
+    assert "no GPU" in shown
+
+
+def test_a_click_is_scored_by_the_candidate_that_the_model_holds_for_best(backbone, monkeypatch):
+    scene = scenes.draw_scene(7, 0)
+    masks = scene.masks.astype(np.float32)
+    height, width = scene.image.shape[:2]
+    logits = torch.full((1, 4, height, width), -1.0)
+    logits[0, 0] = torch.from_numpy(masks[0]) - 0.5
+    logits[0, 2] = 1.0
+    iou = torch.tensor([[0.0, 0.1, 0.9, 0.2]])
+    monkeypatch.setattr(backbone, "decode", lambda *_: SimpleNamespace(logits=logits, iou=iou))
+    monkeypatch.setattr(type(backbone.frame), "to_original", lambda _, logits, geometry: logits)
+    scores = next(scoring.masks_scores(backbone, scene.image, masks[:1], "scene"))
+    everything = 2 * masks[0].sum() / (masks[0].sum() + masks[0].size)
+    assert scores == {"box": 1.0, "click": pytest.approx(everything), "click_single": 1.0}
