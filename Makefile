@@ -2,8 +2,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ROWS := *
 
-.PHONY: help setup check format test slow demo clean
+.PHONY: help setup check format test slow bench demo clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +32,11 @@ test: check  ## check, then the quick tests (about five minutes on two cores)
 
 slow: $(STAMP)  ## only the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 1500
+
+bench: $(STAMP)  ## measure memory and time, about an hour, and write the tables of the docs; ROWS='cad*' for a part
+	$(BIN)/python benchmarks/memory.py --rows "$(ROWS)"
+	$(BIN)/python benchmarks/speed.py --rows "$(ROWS)"
+	$(BIN)/python benchmarks/tables.py --show step-memory bf16-memory batch-memory resident-memory speed
 
 demo: $(STAMP)  ## adapt sam-tiny to drawn lesions and show before and after
 	$(BIN)/samfit demo --output demo-run --overwrite

@@ -16,7 +16,10 @@ TRAINING, TEST = 12, 5
 """Images of each split of the drawn data set."""
 SIZE = (96, 72)
 """Width and height of its images."""
-TINY = ("--backbone", "sam-tiny", "--weights", "random", "--accelerator", "cpu", "--image-size", "64")
+TINY = (
+    *("--backbone", "sam-tiny", "--weights", "random", "--accelerator", "cpu", "--image-size", "64"),
+    *("--checkpointing", "off"),  # so that nothing is planned
+)
 """The smallest model that a run can have here."""
 
 

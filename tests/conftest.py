@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,3 +18,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No test may depend on how busy the machine is.
 settings.register_profile("samfit", deadline=None)
 settings.load_profile("samfit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep nothing of a test in the user's cache folder, and read nothing from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMFIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -21,7 +21,7 @@ from support import ROOT
 from samfit.cli import main
 from samfit.config import write_config
 from samfit.defaults import in_words
-from samfit.engine import loop, scoring
+from samfit.engine import loop, scoring, stepping
 from samfit.engine.training import train
 from samfit.progress import is_first_process
 from samfit.settings import TrainSettings
@@ -30,7 +30,7 @@ MEASURED = {"seconds", "peak_bytes"}
 """Columns of metrics.csv that no two runs have in common."""
 
 _EVENTS: tuple[tuple[Any, str], ...] = (
-    (loop, "training_step"),  # each part of each batch
+    (stepping, "training_step"),  # each part of each batch
     (torch.optim.AdamW, "step"),
     (scoring, "score"),  # each validation image
     (loop, "save_adapter"),
@@ -71,6 +71,7 @@ def tiny_settings(data: Path, run: Path, **changes: Any) -> TrainSettings:
         "samples_every": 2,
         "checkpoint_every": 2,
         "accelerator": "cpu",
+        "checkpointing": "off",  # so that nothing is planned
     }
     return TrainSettings(**(values | changes))
 

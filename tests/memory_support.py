@@ -1,21 +1,9 @@
-"""How many bytes a piece of code holds at most, and how many it keeps for backward."""
+"""How many bytes a piece of code keeps for backward."""
 
 from collections.abc import Callable, Iterable
-from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-
-
-def peak_bytes(function: Callable[[], object]) -> int:
-    """Return the most bytes that torch's allocator held during a call, beyond those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    assert events, "the profiler saw nothing"
-    return max(accumulate(event.nbytes() for event in events))
 
 
 def kept_bytes(function: Callable[[], Tensor], without: Iterable[Tensor] = ()) -> int:

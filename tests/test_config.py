@@ -15,13 +15,14 @@ TABLES = {
     "methods": ("decoder", "cad", "lora"),
     "datasets": ("folder", "isic2016"),
     "losses": ("bce-iou", "dice-ce"),
+    "protocols": ("default", "cad"),
 }
 NEEDED = {
     TrainSettings: {"data": "images", "output": "run"},
     EvaluateSettings: {"run": "run"},
     PredictSettings: {"run": "run", "images": ("a.jpg",), "output": "masks"},
 }
-AT_LEAST_ONE = {"images", "targets"}
+AT_LEAST_ONE = {"images", "targets", "protocol"}
 """Fields of several words that may not be empty, which the message need not say."""
 JUST_OUTSIDE = {
     "ge": lambda limit: limit - 1,
@@ -130,6 +131,8 @@ def from_yaml(folder: Path, text: str) -> TrainSettings:
         ("mask-values: cytoplasm=128, nucleus=255", "mask_values", {"cytoplasm": 128, "nucleus": 255}),
         ("mask-values: {cytoplasm: 128, nucleus: 255}", "mask_values", {"cytoplasm": 128, "nucleus": 255}),
         ("prompt-class: 1", "prompt_class", "1"),
+        (r"group: ^(patient\d+)_", "group", r"^(patient\d+)_"),
+        ("group: tables/patients.CSV", "group", "tables/patients.CSV"),
         ("targets: q", "targets", ("q",)),
         ("targets: q, v", "targets", ("q", "v")),
         ("targets: [qkv, mlp]", "targets", ("qkv", "mlp")),
@@ -150,6 +153,9 @@ def test_a_yaml_value_means_what_the_same_words_mean_as_a_flag(tmp_path, text, f
         ("classes: '../disc'", "'../disc' is no name of a class"),
         ("classes: []", "expected names, comma-separated"),
         ("classes: 7", "expected names, comma-separated"),
+        ("group: patient", "expected one pair of parentheses around what names the group"),
+        ("group: (a)(b)", "found 2"),
+        ("group: (a", "neither a file that ends in .csv nor a regular expression"),
         ("mask-values: cup", "the grey value of 'cup' is ''"),
         ("mask-values: cup=bright", "the grey value of 'cup' is 'bright'"),
         ("mask-values: cup=65536", "from 1 to 65535"),
@@ -221,3 +227,31 @@ def test_written_settings_read_back_as_the_same_settings(tmp_path):
     write_config(path, in_words(settings))
     assert parse(TrainSettings, read_config(path), TABLES) == settings
     assert set(read_config(path)) == set(TrainSettings.model_fields)
+
+
+def test_names_of_a_table_may_be_several_words_or_a_list():
+    for value in ("default,cad", "default, cad", ["default", "cad"], ("default", "cad")):
+        settings = parse(EvaluateSettings, {"run": "run", "protocol": value}, TABLES)
+        assert settings.protocol == ("default", "cad")
+    for value, words in {
+        "default,dac": "unknown protocol 'dac'",
+        ("cad", "cad"): "'cad' is named twice",
+        (): "--protocol",
+    }.items():
+        with pytest.raises(SettingError, match=words):
+            parse(EvaluateSettings, {"run": "run", "protocol": value}, TABLES)
+
+
+@pytest.mark.parametrize(
+    ("value", "pair"),
+    [("0.5", (0.5, 0.5)), ("0.5,2", (0.5, 2.0)), (0.25, (0.25, 0.25)), ([1, 2], (1.0, 2.0)), (None, None)],
+)
+def test_a_spacing_is_of_rows_and_of_columns(value, pair):
+    settings = parse(EvaluateSettings, {"run": "run", "spacing": value}, TABLES)
+    assert settings.spacing == pair
+
+
+@pytest.mark.parametrize("value", ["", "a", "0", "-1,1", "1,2,3", "inf", [], {"x": 1}])
+def test_what_is_no_spacing_is_refused(value):
+    with pytest.raises(SettingError, match=r"--spacing.*expected one distance above 0, or two"):
+        parse(EvaluateSettings, {"run": "run", "spacing": value}, TABLES)

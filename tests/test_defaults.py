@@ -9,11 +9,12 @@ from samfit.config import parse, read_config, write_config
 from samfit.defaults import as_in_run, in_words, options_of, resolve, tables
 from samfit.errors import SettingError
 from samfit.methods import METHODS
+from samfit.metrics.protocols import PROTOCOLS
 from samfit.settings import EvaluateSettings, TrainSettings
 
 MAY_STAY_NONE = {
     *("patience", "checkpoint_every", "logger", "classes", "mask_values", "page", "prompt_class"),
-    *("variant", "late_blocks"),
+    *("group", "variant", "late_blocks", "max_steps", "vram"),
 }
 PAIRS = [(backbone, method) for backbone in BACKBONES for method in METHODS]
 
@@ -80,6 +81,16 @@ def test_the_loss_size_follows_the_image_size():
         ),
         ({"method": "lora", "late_blocks": 13}, "--late-blocks 13: sam-vit-b has 12 blocks"),
         ({"method": "full", "backbone": "sam-tiny", "late_blocks": 5}, "sam-tiny has 4 blocks"),
+        (
+            {"method": "lora", "cache": "disk"},
+            "--cache disk: --method lora trains in the encoder, so that every step changes the embeddings; "
+            "leave it out",
+        ),
+        (
+            {"augment": "affine", "cache": "memory"},
+            "--cache memory: --augment affine shows an image differently each time, so that no embedding is "
+            "used twice; leave it out",
+        ),
         ({"rank": 8}, "--rank 8: an option of --method lora; cad has no options"),
         ({"method": "full", "dora": True}, "--dora: an option of --method lora; full takes --late-blocks"),
         ({"method": "sam-adapter", "targets": "q,v"}, "--targets q,v: an option of --method lora; sam-adap"),
@@ -106,6 +117,8 @@ def test_all_values_that_do_not_fit_are_listed_at_once():
 
 def test_settings_that_fit_pass():
     resolve(settings(accumulate=4))
+    resolve(settings(cache="disk", augment="none"))
+    resolve(settings(cache="off", augment="affine", method="lora"))
     resolve(settings(devices=2, nodes=2))
     resolve(settings(prompt="click", clicks=3, negative_clicks=2))
     resolve(settings(prompt="box", box_jitter=5))
@@ -139,7 +152,9 @@ def test_an_evaluation_takes_what_is_not_given_from_the_run():
     filled = as_in_run(EvaluateSettings(run=Path("run")), run)
     assert (filled.data, filled.dataset) == (Path("images"), "folder")
     assert (filled.prompt, filled.clicks, filled.negative_clicks) == ("click", 3, 1)
-    assert [field for field, value in filled if value is None] == ["prompt_class"]
+    assert {field for field, value in filled if value is None} == {
+        *("group", "prompt_class", "spacing", "tolerance")
+    }
     other = as_in_run(EvaluateSettings(run=Path("run"), prompt="box", box_jitter=4), run)
     assert (other.prompt, other.box_jitter) == ("box", 4)
 
@@ -149,6 +164,43 @@ def test_an_evaluation_asks_for_the_class_of_the_run_unless_another_is_given():
     assert as_in_run(EvaluateSettings(run=Path("run")), run).prompt_class == "disc"
     assert as_in_run(EvaluateSettings(run=Path("run"), prompt_class="cup"), run).prompt_class == "cup"
     as_in_run(EvaluateSettings(run=Path("run"), prompt="full-box"), run)  # nothing idle was given
+
+
+@pytest.mark.parametrize(
+    ("protocol", "trained", "asked"),
+    [
+        ("default", {"prompt": "box", "box_jitter": 3}, {"prompt": "box", "box_jitter": 3}),
+        ("cad", {"prompt": "click"}, {"prompt": "full-box"}),
+        ("msa-guide", {"prompt": "full-box"}, {"prompt": "click", "clicks": 1}),
+        (
+            "msa-guide",
+            {"prompt": "click", "clicks": 3, "negative_clicks": 1},
+            {"clicks": 1, "negative_clicks": 0},
+        ),
+        ("no-truth", {"prompt": "click"}, {"prompt": "full-box"}),
+        ("no-truth", {"prompt": "none"}, {"prompt": "none"}),
+    ],
+)
+def test_a_protocol_asks_its_own_prompt_and_the_runs_where_it_leaves_that_open(protocol, trained, asked):
+    row, run = PROTOCOLS[protocol], resolve(settings(**trained))
+    filled = as_in_run(EvaluateSettings(run=Path("run")), run, row)
+    assert {field: getattr(filled, field) for field in asked} == asked
+
+
+@pytest.mark.parametrize(
+    ("protocol", "given", "words"),
+    [
+        ("cad", {"prompt": "click"}, "--prompt click: the protocol cad asks with full-box; leave it out, or"),
+        ("no-truth", {"prompt": "box"}, "--prompt box: the protocol no-truth asks with full-box or none; "),
+        ("msa-guide", {"clicks": 2}, "--clicks 2: the protocol msa-guide asks with --clicks 1; "),
+        ("msa-guide", {"negative_clicks": 1}, "the protocol msa-guide asks with --negative-clicks 0; "),
+    ],
+)
+def test_a_given_prompt_that_contradicts_a_protocol_is_refused(protocol, given, words):
+    run = resolve(settings(prompt="click"))
+    with pytest.raises(SettingError, match=words):
+        as_in_run(EvaluateSettings(run=Path("run"), **given), run, PROTOCOLS[protocol])
+    as_in_run(EvaluateSettings(run=Path("run"), prompt="none"), run, PROTOCOLS["no-truth"])
 
 
 def test_an_evaluation_refuses_a_setting_that_its_prompt_does_not_use():

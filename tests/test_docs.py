@@ -30,13 +30,17 @@ from samfit.declare import Settings, flag, words_of, written
 from samfit.defaults import resolve
 from samfit.losses import LOSSES
 from samfit.methods import METHODS, owners
+from samfit.metrics import METRICS
+from samfit.metrics.protocols import PROTOCOLS
 from samfit.runs import RunFolder
 from samfit.settings import (
+    CompareSettings,
     DataSettings,
     EvaluateSettings,
     ExportSettings,
     ImportSettings,
     MergeSettings,
+    PlanSettings,
     PredictSettings,
     TrainSettings,
 )
@@ -46,9 +50,11 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 MARKDOWN = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "tests/golden/README.md"]
 SETTINGS: dict[str, type[Settings]] = {
     "train": TrainSettings,
+    "plan": PlanSettings,
     "evaluate": EvaluateSettings,
     "predict": PredictSettings,
     "doctor": DataSettings,
+    "compare": CompareSettings,
     "merge": MergeSettings,
     "import": ImportSettings,
     "export": ExportSettings,
@@ -172,10 +178,13 @@ def test_every_command_and_program_runs(tmp_path, monkeypatch):
     assert count == {
         "README.md": 5,
         "checkpoints.md": 3,
+        "comparing.md": 2,
         "data.md": 6,
         "departures.md": 0,
-        "evaluation.md": 5,
+        "evaluation.md": 9,
+        "fitting.md": 1,
         "index.md": 0,
+        "memory.md": 0,
         "methods.md": 2,
         "training.md": 5,
         "weights.md": 2,
@@ -221,7 +230,7 @@ def test_commands_that_cannot_be_run_here_are_right():
     ]
     for arguments in commands:
         check(arguments)
-    assert len(commands) == 10
+    assert len(commands) == 16
 
 
 def test_a_wrong_flag_in_a_text_block_would_be_seen():
@@ -235,7 +244,9 @@ def test_every_command_is_named(documented):
     assert [name for name in COMMANDS if not is_named(f"samfit {name}", documented)] == []
 
 
-@pytest.mark.parametrize("table", [BACKBONES, METHODS, SOURCES, LOSSES], ids=lambda table: next(iter(table)))
+@pytest.mark.parametrize(
+    "table", [BACKBONES, METHODS, SOURCES, LOSSES, METRICS, PROTOCOLS], ids=lambda table: next(iter(table))
+)
 def test_every_row_of_a_table_is_named(documented, table):
     assert [name for name in table if not is_named(name, documented)] == []
 
@@ -305,6 +316,25 @@ def test_the_published_weights_are_those_of_the_cards():
             }
 
 
+def test_the_protocols_are_those_of_the_table():
+    shown = [row for row in rows_of("docs/evaluation.md") if "protocol" in row]
+    assert shown == [{"protocol": row.name, **row.traits()} for row in PROTOCOLS.values()]
+
+
+def test_the_metrics_are_those_of_the_table():
+    shown = [row for row in rows_of("docs/evaluation.md") if "metric" in row]
+    assert shown == [
+        {
+            "metric": row.name,
+            "what it is": row.summary,
+            "best": row.best,
+            "without foreground in the truth": row.empty,
+            "paper": row.paper,
+        }
+        for row in METRICS.values()
+    ]
+
+
 def test_everything_in_a_run_folder_is_named(documented):
     run = RunFolder(Path("run"))
     properties = [name for name, kind in vars(RunFolder).items() if isinstance(kind, property)]
@@ -337,8 +367,9 @@ def test_the_index_leads_to_every_page():
     ] == []
 
 
-def test_every_departure_names_a_test_that_there_is():
-    rows = [row for row in rows_of("docs/departures.md") if "published" in row]
+@pytest.mark.parametrize("page", ["departures.md", "evaluation.md"])
+def test_every_departure_names_a_test_that_there_is(page):
+    rows = [row for row in rows_of(f"docs/{page}") if "published" in row]
     assert len(rows) > 10
     for row in rows:
         file, _, name = row["test"].partition("::")

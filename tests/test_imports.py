@@ -38,7 +38,10 @@ def command(*arguments: str) -> str:
         command("--help"),
         command("--version"),
         *(command(name, "--help") for name in COMMANDS),
-        *(command("list", name) for name in ("backbones", "methods", "datasets", "losses")),
+        *(
+            command("list", name)
+            for name in ("backbones", "methods", "datasets", "losses", "metrics", "protocols")
+        ),
     ],
 )
 def test_nothing_heavy_is_loaded(code):

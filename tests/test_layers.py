@@ -9,12 +9,16 @@ import samfit
 SOURCE = Path(samfit.__file__).parent
 
 LAYERS = (
-    ("errors", "types", "files", "frame", "declare", "options", "settings", "config", "progress"),
+    (
+        *("errors", "types", "files", "frame", "declare", "options", "settings", "config"),
+        *("progress", "processes"),
+    ),
     ("data", "backbones", "losses", "metrics"),
-    ("methods", "defaults", "runs"),
+    ("methods", "defaults", "runs", "cache"),
     ("step",),
     ("plan",),
     ("report", "engine", "demo"),
+    ("compare",),
     ("cli",),
     ("testing",),
 )

@@ -4,12 +4,15 @@ from PIL import Image
 
 from samfit.errors import StorageError
 from samfit.report.overlays import (
+    ERROR_COLOURS,
     PREDICTION_COLOURS,
     TRUTH_COLOUR,
     contact_sheet,
+    draw_errors,
     draw_overlay,
     legend,
     prediction_colour,
+    with_caption,
     write_png,
 )
 
@@ -41,6 +44,22 @@ def test_the_outline_lies_on_the_border_of_the_mask():
     assert line[20, 30:50].all()
     assert line[20:40, 30].all()
     assert not line[22:38, 32:48].any()
+
+
+@pytest.mark.parametrize("width", [5, 600])
+def test_a_caption_stands_below_the_picture_and_is_never_cut(width):
+    picture = np.full((40, width, 3), 200, np.uint8)
+    lines = ("protocol: msa-guide", "prompt: click, from the truth")
+    captioned = with_caption(picture, lines)
+    np.testing.assert_array_equal(captioned[:40, :width], picture)
+    assert captioned.shape[1] == max(width, captioned.shape[1])
+    below = captioned[40:].min(axis=-1) < 255
+    first, second = np.array_split(below, 2)
+    assert first.any()
+    assert second.any()
+    assert not below[:, -2:].any()  # the text ends inside
+    assert below.any(axis=0).nonzero()[0].max() > 100
+    np.testing.assert_array_equal(with_caption(picture, ()), with_caption(picture, ())[:40])
 
 
 def test_a_hole_in_the_mask_has_an_outline_too():
@@ -157,3 +176,22 @@ def test_a_png_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(StorageError, match=r"file/picture\.png"):
         write_png(tmp_path / "file" / "picture.png", np.zeros((2, 2), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_errors_are_coloured_by_their_kind_on_a_grey_image():
+    image = np.full((60, 80, 3), (90, 100, 110), np.uint8)
+    truth, mask = square(left=30), square(left=40)
+    picture = draw_errors(image, mask, truth)
+    places = {"right": (30, 45), "too much": (30, 55), "missed": (30, 35)}
+    for name, colour in ERROR_COLOURS:
+        np.testing.assert_array_equal(picture[places[name]], np.rint(40 + 0.6 * np.array(colour)))
+    assert (picture[0, 0] == 100).all()
+
+
+def test_of_several_classes_any_error_of_a_pixel_counts():
+    image = np.zeros((60, 80, 3), np.uint8)
+    truth = np.stack([square(), square(side=10)])
+    picture = draw_errors(image, np.stack([square(), np.zeros((60, 80), bool)]), truth)
+    colours = {name: np.rint(0.6 * np.array(colour)) for name, colour in ERROR_COLOURS}
+    np.testing.assert_array_equal(picture[22, 32], colours["missed"])
+    np.testing.assert_array_equal(picture[38, 48], colours["right"])

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from samfit.declare import Settings, choices_of, expected, flag, words_of
+from samfit.declare import Settings, choices_of, expected, flag, split_words, value_kind, words_of
 from samfit.errors import SettingError, nearest, unknown_name
 from samfit.files import write_text
 
@@ -28,6 +28,19 @@ def parse(
     `SettingError` that lists every fault.
     """
     origins = dict.fromkeys(values, source) if isinstance(source, str) else source
+    settings, faults = check(model, values, tables)
+    if settings is None:
+        raise SettingError([_line(field, reason, values, origins) for field, reason in faults.items()])
+    return settings
+
+
+def check(
+    model: type[SettingsT], values: Mapping[str, Any], tables: Mapping[str, Sequence[str]]
+) -> tuple[SettingsT | None, dict[str, str]]:
+    """Return the settings, or None where anything is wrong, and by field what is wrong with it.
+
+    `tables`: as in `parse`.
+    """
     known = {field: value for field, value in values.items() if field in model.model_fields}
     faults = {
         field: f"there is no such setting{nearest(flag(field), map(flag, model.model_fields))}"
@@ -43,11 +56,13 @@ def parse(
             faults.setdefault(field, _reason(model, field, detail))
     for field, value in known.items():
         table = choices_of(model, field)
-        if table and value is not None and value not in tables[table]:
-            faults[field] = unknown_name(field, str(value), tables[table])
-    if settings is not None and not faults:
-        return settings
-    raise setting_error([_line(field, reason, values, origins) for field, reason in faults.items()])
+        if table is None or value is None:
+            continue
+        words = split_words(value) if value_kind(model, field) is tuple else value
+        for word in words if isinstance(words, list | tuple) else [words]:
+            if word not in tables[table]:
+                faults[field] = unknown_name(field, str(word), tables[table])
+    return (None if faults else settings), faults
 
 
 def _reason(model: type[Settings], field: str, detail: Any) -> str:
@@ -65,15 +80,10 @@ def _line(field: str, reason: str, values: Mapping[str, Any], origins: Mapping[s
     return f"{flag(field)} {values[field]}{origin}: {reason}"
 
 
-def setting_error(faults: Sequence[str]) -> SettingError:
-    """Return one error that lists every fault, one a line."""
-    if len(faults) == 1:
-        return SettingError(faults[0])
-    return SettingError("\n  ".join([f"{len(faults)} settings are wrong:", *faults]))
-
-
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, given_as: str = "--config") -> dict[str, Any]:
     """Read a YAML file of settings; hyphens and underscores in keys are the same.
+
+    `given_as`: the flag or argument that named the file; messages begin with it.
 
     Raises `SettingError` if there is no such file, it cannot be read, it is not a mapping, or it says
     something twice.
@@ -81,23 +91,23 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SettingError(f"--config {path}: not a text file in UTF-8") from error
+        raise SettingError(f"{given_as} {path}: not a text file in UTF-8") from error
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise SettingError(f"--config {path}: {reason}") from error
+        raise SettingError(f"{given_as} {path}: {reason}") from error
     try:
         content = yaml.safe_load(text)
         tree = yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
-        raise SettingError(f"--config {path}: not a YAML file: {error}") from error
+        raise SettingError(f"{given_as} {path}: not a YAML file: {error}") from error
     if not isinstance(content, dict) or not isinstance(tree, yaml.MappingNode):
         raise SettingError(
-            f"--config {path}: expected lines of 'setting: value', found {text.strip()[:40]!r}"
+            f"{given_as} {path}: expected lines of 'setting: value', found {text.strip()[:40]!r}"
         )
     keys = [str(key.value).replace("-", "_") for key, _ in tree.value]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise SettingError(f"--config {path}: given twice: {', '.join(twice)}")
+        raise SettingError(f"{given_as} {path}: given twice: {', '.join(twice)}")
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationInfo, field_validator
 
-POSITIONAL: Mapping[str, str] = MappingProxyType({"run": "RUN", "images": "IMAGE...", "file": "FILE"})
+POSITIONAL: Mapping[str, str] = MappingProxyType(
+    {"run": "RUN", "images": "IMAGE...", "file": "FILE", "recipe": "RECIPE"}
+)
 """Settings that are written without a flag, with the word that `--help` shows for them."""
 
 
@@ -49,6 +51,11 @@ def written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
+def split_words(value: Any) -> Any:
+    """Read `q,v` as two words; anything but a text is taken as it is."""
+    return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
+
+
 def typed(field: str, value: Any) -> str:
     """Return a setting as the user types it: `--rank 8`, `--targets q,v`, `--dora`."""
     return flag(field) if value is True else f"{flag(field)} {written(value)}"
@@ -68,7 +75,7 @@ def value_type(model: type[Settings], field: str) -> Any:
 
 
 def value_kind(model: type[Settings], field: str) -> Any:
-    """Return what a field holds: `bool`, `int`, `float`, `str`, `Path`, `tuple`, `dict` or `Literal`."""
+    """Return what a field holds: one of `_KINDS`, or `Literal`."""
     kind = value_type(model, field)
     return get_origin(kind) or kind
 
@@ -99,6 +106,7 @@ _KINDS = {
     Path: "a path",
     tuple: "names, comma-separated",
     dict: "name=value,name=value",
+    ByteSize: "a size as 8GiB or 8GB",
 }
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 

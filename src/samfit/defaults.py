@@ -5,12 +5,12 @@ from typing import Any
 
 from samfit.backbones import BACKBONES, card_of
 from samfit.backbones.card import BackboneCard
-from samfit.config import setting_error
 from samfit.data.sources import SOURCES
-from samfit.declare import flag
+from samfit.declare import flag, typed
 from samfit.errors import SettingError, unknown_name
 from samfit.losses import LOSSES
 from samfit.methods import METHODS, option_of_others, row_of
+from samfit.metrics.protocols import DEFAULT, PROTOCOLS, Protocol
 from samfit.options import MethodOptions
 from samfit.settings import EvaluateSettings, TrainSettings, resolved
 
@@ -30,6 +30,7 @@ def tables() -> dict[str, tuple[str, ...]]:
         "methods": tuple(METHODS),
         "datasets": tuple(SOURCES),
         "losses": tuple(LOSSES),
+        "protocols": tuple(PROTOCOLS),
     }
 
 
@@ -38,8 +39,9 @@ def resolve(settings: TrainSettings) -> TrainSettings:
 
     A default of the backbone's card goes before one of the method's row. Resolving twice changes nothing.
     None stays where it means "none" or "all": `patience`, `checkpoint_every`, `logger`, `classes`,
-    `mask_values`, `page`, `prompt_class`, `variant`, `late_blocks`, and `data` of an imported run. Raises one
-    `SettingError` that lists every value that does not fit the others, and every option of another method.
+    `mask_values`, `page`, `group`, `prompt_class`, `variant`, `late_blocks`, `max_steps`, `vram`, and
+    `data` of an imported run. Raises one `SettingError` that lists every value that does not fit the others,
+    and every option of another method.
     """
     card, row = card_of(settings.backbone, settings.variant), row_of(settings.method)
     defaults = {"image_size": card.image_size, "fit": card.fit, **row.defaults, **card.defaults}
@@ -47,7 +49,7 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     filled = _fill(filled, {"loss_size": resolved(filled.image_size) // row.loss_fraction})
     faults = _misfits(filled) + _options_of_others(settings)
     if faults:
-        raise setting_error(faults)
+        raise SettingError(faults)
     return filled
 
 
@@ -77,19 +79,52 @@ def _options_of_others(settings: TrainSettings) -> list[str]:
     return [option_of_others(row, field, value) for field, value in given.items() if value is not None]
 
 
-def as_in_run(settings: EvaluateSettings, run: TrainSettings) -> EvaluateSettings:
-    """Return the settings of an evaluation with everything filled in that the run says.
+def as_in_run(
+    settings: EvaluateSettings, run: TrainSettings, protocol: Protocol = DEFAULT
+) -> EvaluateSettings:
+    """Return the settings of an evaluation with everything filled in that the protocol, then the run says.
 
-    `run` must have been resolved. Raises `SettingError` if a setting of the prompt is given that the kind
-    of prompt or the backbone does not use.
+    `run` must have been resolved. Raises `SettingError` if a setting of the prompt is given that the protocol
+    contradicts, or that the kind of prompt or the backbone does not use.
     """
-    open_fields = [field for field in type(settings).model_fields if getattr(settings, field) is None]
-    filled = settings.model_copy(update={field: getattr(run, field) for field in open_fields})
-    faults = _idle(filled.prompt, {field: getattr(settings, field) for field in _USED_BY})
+    fixed: dict[str, Any] = {}
+    if run.prompt not in protocol.prompts:
+        fixed["prompt"] = protocol.prompts[0]
+    if protocol.clicks is not None:
+        fixed |= {"clicks": protocol.clicks, "negative_clicks": 0}
+    open_fields = [field for field in TrainSettings.model_fields if getattr(settings, field, 0) is None]
+    said = {field: fixed.get(field, getattr(run, field)) for field in open_fields}
+    filled = settings.model_copy(update=said)
+    faults = _contradicted(settings, protocol, fixed)
+    faults += _idle(filled.prompt, {field: getattr(settings, field) for field in _USED_BY})
     faults += _beyond(card_of(run.backbone), filled)
     if faults:
-        raise setting_error(faults)
+        raise SettingError(list(dict.fromkeys(faults)))
     return filled
+
+
+def _contradicted(settings: EvaluateSettings, protocol: Protocol, fixed: Mapping[str, Any]) -> list[str]:
+    """Return a message for each given setting of the prompt that is not the protocol's."""
+    remedy = f"leave it out, or leave {protocol.name} out of --protocol"
+    faults = []
+    if settings.prompt is not None and settings.prompt not in protocol.prompts:
+        kinds = " or ".join(protocol.prompts)
+        faults.append(f"--prompt {settings.prompt}: the protocol {protocol.name} asks with {kinds}; {remedy}")
+    for field in ("clicks", "negative_clicks"):
+        value = getattr(settings, field)
+        if value is not None and value != fixed.get(field, value):
+            own = typed(field, fixed[field])
+            faults.append(f"{typed(field, value)}: the protocol {protocol.name} asks with {own}; {remedy}")
+    return faults
+
+
+def why_not_cached(settings: TrainSettings) -> str | None:
+    """Return why no embedding of a run can be used twice, or None if they can be kept."""
+    if not row_of(settings.method).caches_embedding:
+        return f"--method {settings.method} trains in the encoder, so that every step changes the embeddings"
+    if settings.augment == "affine":
+        return "--augment affine shows an image differently each time, so that no embedding is used twice"
+    return None
 
 
 def require_prompt_class(settings: TrainSettings | EvaluateSettings, classes: Sequence[str]) -> None:
@@ -129,6 +164,9 @@ def _misfits(settings: TrainSettings) -> list[str]:
             require_prompt_class(settings, settings.classes)
         except SettingError as error:
             faults.append(str(error))
+    refused = why_not_cached(settings)
+    if refused is not None and settings.cache in ("memory", "disk"):
+        faults.append(f"--cache {settings.cache}: {refused}; leave it out")
     if settings.accumulate > batch_size:
         faults.append(
             f"--accumulate {settings.accumulate}: a batch of {batch_size} has no more than {batch_size} "

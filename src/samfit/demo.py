@@ -42,7 +42,7 @@ def run_demo(output: Path, *, overwrite: bool = False) -> None:
     table = Table("", "Dice", "IoU", box=None)
     for name, metrics in (("before", summary["unadapted"]["metrics"]), ("after", summary["metrics"])):
         table.add_row(name, f"{metrics['dice']['mean']:.3f}", f"{metrics['iou']['mean']:.3f}")
-    print("\nsam-tiny on drawn lesions that it has not seen:")
+    print(f"\nsam-tiny on drawn lesions that it has not seen (protocol {summary['protocol']}):")
     Console(file=sys.stdout).print(table)
     print(f"\nLook at {run / 'samples'} and {run / 'evaluation' / 'overlays'}.")
     print("The same with your own images: samfit train --data DIR --dataset folder --output RUN")

@@ -31,7 +31,15 @@ class UserError(SamfitError):
 
 
 class SettingError(UserError):
-    """A flag, a config key or an argument has no meaning or a wrong value."""
+    """A flag, a config key or an argument has no meaning or a wrong value.
+
+    `faults` holds one message for each fault.
+    """
+
+    def __init__(self, faults: str | Iterable[str]):
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        several = f"{len(self.faults)} settings are wrong:"
+        super().__init__(self.faults[0] if len(self.faults) == 1 else "\n  ".join([several, *self.faults]))
 
 
 class DataError(UserError):

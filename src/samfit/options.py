@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from samfit.declare import Settings, setting
+from samfit.declare import Settings, setting, split_words
 
 
 class MethodOptions(Settings):
@@ -36,8 +36,7 @@ class LoraOptions(BlockOptions):
     @field_validator("targets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Read `q,v` as two words."""
-        return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
+        return split_words(value)
 
     @field_validator("targets")
     @classmethod

@@ -4,20 +4,29 @@ A field that is None by default takes its value from the row of the method or th
 (`samfit.defaults.resolve`). Relative paths, in a config file too, are relative to the working folder.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import field_validator
+from pydantic import ByteSize, field_validator
 
-from samfit.declare import Settings, setting
+from samfit.declare import Settings, setting, split_words
 from samfit.options import LoraOptions
 
 PROMPTS = ("click", "box", "full-box", "none")
+PROMPTS_FROM_TRUTH = ("click", "box")
+"""Those that tell the model something that only the truth knows."""
 PromptKind = Literal["click", "box", "full-box", "none"]
 AttentionKind = Literal["auto", "chunked", "folded", "eager"]
+Augmentation = Literal["none", "flips", "affine"]
+Precision = Literal["32", "bf16"]
 
 _ATTENTION = "how the encoder's attention is computed; masks are the same, memory and time are not"
+_GROUP = (
+    "which images belong together, as those of one patient: a regular expression whose one pair of "
+    "parentheses finds the group in an image's name, or a CSV file with the columns image,group"
+)
 _LARGEST_GREY = 65535
 _NAME = re.compile(r"\w[\w-]*")  # names of classes become names of files
 
@@ -35,11 +44,17 @@ class DataSettings(Settings):
         None, "grey values of classes in one mask, as name=value,name=value", "Data"
     )
     page: int | None = setting(None, "page to read of images that have several, from 0", "Data", ge=0)
+    group: str | None = setting(None, _GROUP, "Data")
 
     @field_validator("classes", mode="before")
     @classmethod
     def _split_classes(cls, value: Any) -> Any:
         return _split_names(value)
+
+    @field_validator("group")
+    @classmethod
+    def _check_group(cls, value: str | None) -> str | None:
+        return _group(value)
 
     @field_validator("mask_values", mode="before")
     @classmethod
@@ -58,6 +73,27 @@ class DataSettings(Settings):
         if len(set(greys)) < len(greys):
             raise ValueError("two classes have the same grey value")
         return dict(zip(names, greys, strict=True))
+
+
+def is_table(group: str) -> bool:
+    """Whether a value of `--group` names a CSV file; any other is a regular expression."""
+    return group.lower().endswith(".csv")
+
+
+def _group(value: str | None) -> str | None:
+    """Refuse a regular expression that cannot be read, or that does not say which part is the group."""
+    if value is None or is_table(value):
+        return value
+    try:
+        count = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(f"neither a file that ends in .csv nor a regular expression: {error}") from error
+    if count != 1:
+        raise ValueError(
+            f"expected one pair of parentheses around what names the group, as in '^(patient\\d+)_'; "
+            f"found {count}"
+        )
+    return value
 
 
 def _split_names(value: Any) -> tuple[str, ...] | None:
@@ -138,7 +174,7 @@ class TrainSettings(DataSettings, PromptSettings, LoraOptions):
     validation_fraction: float = setting(
         0.15, "share of the training images held back to choose the best epoch", "Data", gt=0, lt=1
     )
-    augment: Literal["none", "flips", "affine"] = setting(
+    augment: Augmentation = setting(
         "flips", "flips: also quarter turns; affine: also shift, scale and rotation", "Data"
     )
     workers: int = setting(0, "processes that read images beside the training", "Data", ge=0)
@@ -152,6 +188,9 @@ class TrainSettings(DataSettings, PromptSettings, LoraOptions):
     )
     epochs: int | None = setting(
         None, "passes over the training images (default: the method's)", "Training", ge=1
+    )
+    max_steps: int | None = setting(
+        None, "end after so many optimizer steps, in the middle of an epoch too", "Training", ge=1
     )
     batch_size: int | None = setting(
         None, "images of one optimizer step, over all devices (default: the method's)", "Training", ge=1
@@ -174,9 +213,32 @@ class TrainSettings(DataSettings, PromptSettings, LoraOptions):
         None, "stop after so many epochs without a better validation Dice (default: never)", "Training", ge=1
     )
 
-    precision: Literal["32", "bf16"] = setting("32", "numbers of the forward pass", "Machine")
+    precision: Precision = setting(
+        "32", "numbers that a training computes with, and stores frozen weights in", "Machine"
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
     attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
+    checkpointing: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "compute encoder blocks and mask decoder again in backward instead of keeping what they made; auto: "
+        "where a step would not fit otherwise",
+        "Machine",
+    )
+    vram: ByteSize | None = setting(
+        None,
+        "memory that each device may take: choose precision, checkpointing, parts and cache so that the "
+        "batch fits, where they are not given",
+        "Machine",
+    )
+    cache: Literal["auto", "memory", "disk", "off"] = setting(
+        "auto",
+        "where embeddings are kept, so that each image is encoded once; for methods that leave the encoder "
+        "as it is",
+        "Machine",
+    )
+    cache_limit: ByteSize = setting(
+        "50GiB", "what embeddings on disk may take, those of other runs included", "Machine"
+    )
     devices: int = setting(1, "how many devices share each batch", "Machine", ge=1)
     strategy: Literal["auto", "ddp"] = setting(
         "auto", "how devices work together, as Lightning names it", "Machine"
@@ -193,6 +255,23 @@ class EvaluateSettings(Settings):
         None, "layout of the data set (default: the run's)", "Data", choices="datasets"
     )
     split: Literal["train", "validation", "test"] = setting("test", "which images are scored", "Data")
+    group: str | None = setting(None, f"{_GROUP} (default: the run's, on its own data)", "Data")
+    protocol: tuple[str, ...] = setting(
+        ("default",),
+        "how scores are taken, comma-separated; the first is shown first",
+        "Scores",
+        choices="protocols",
+        min_length=1,
+    )
+    surface: bool = setting(False, "also score borders: 95 % Hausdorff distance and surface Dice", "Scores")
+    spacing: tuple[float, float] | None = setting(
+        None,
+        "distance of two pixels, or of two rows and of two columns: the unit of --surface (default: 1)",
+        "Scores",
+    )
+    tolerance: float | None = setting(
+        None, "distance that surface Dice forgives, in the unit of --spacing (default: 1)", "Scores", ge=0
+    )
     prompt: PromptKind | None = setting(
         None,
         "click and box are taken from the mask; full-box is the whole image (default: the run's)",
@@ -218,6 +297,49 @@ class EvaluateSettings(Settings):
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
     attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
 
+    @field_validator("group")
+    @classmethod
+    def _check_group(cls, value: str | None) -> str | None:
+        return _group(value)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _split_protocols(cls, value: Any) -> Any:
+        return split_words(value)
+
+    @field_validator("protocol")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a protocol that is named twice."""
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"'{name}' is named twice")
+        return value
+
+    @field_validator("spacing", mode="before")
+    @classmethod
+    def _read_spacing(cls, value: Any) -> Any:
+        """Read `0.5` as `0.5,0.5`: one distance is that of rows and of columns."""
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, int | float):
+            parts = [parts]
+        if parts is None:
+            return None
+        try:
+            distances = [float(part) for part in parts]
+        except (TypeError, ValueError):
+            distances = []
+        if len(distances) not in (1, 2) or not all(0 < distance < math.inf for distance in distances):
+            raise ValueError("expected one distance above 0, or two: of rows, then of columns, as 0.5,0.25")
+        return distances[0], distances[-1]
+
+
+class CompareSettings(Settings):
+    """Every setting of `samfit compare`; all others stand in the recipe."""
+
+    recipe: Path = setting(..., "YAML file: flags of train and evaluate, and lists that span a grid", "Data")
+    output: Path = setting(..., "folder of the report and of its runs", "Output")
+
 
 class PredictSettings(Settings):
     """Every setting of `samfit predict`."""
@@ -234,6 +356,32 @@ class PredictSettings(Settings):
     page: int | None = setting(None, "page to read of images that have several, from 0", "Data", ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "kind of device", "Machine")
     attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
+
+
+class PlanSettings(LoraOptions):
+    """Every setting of `samfit plan`; what is None is as `samfit train` would choose it, or all there are."""
+
+    backbone: str | None = setting(None, "backbone to plan for (default: all)", "Model", choices="backbones")
+    method: str | None = setting(None, "method to plan for (default: all)", "Model", choices="methods")
+    image_size: int | None = setting(
+        None, "side of the model frame in pixels (default: the backbone's)", "Model", ge=16, le=4096
+    )
+    classes: int = setting(1, "how many classes", "Data", ge=1)
+    batch_size: int | None = setting(
+        None, "images that pass at once on one device (default: the method's batch)", "Training", ge=1
+    )
+    precision: Precision | None = setting(None, "numbers of the forward pass (default: both)", "Machine")
+    checkpointing: Literal["on", "off"] | None = setting(
+        None, "compute parts of the model again in backward (default: both)", "Machine"
+    )
+    cache: Literal["on", "off"] | None = setting(
+        None, "read the embeddings of the images, encoded beforehand (default: both)", "Machine"
+    )
+    accelerator: Literal["cpu", "gpu"] = setting("gpu", "kind of device; none is needed here", "Machine")
+    attention: AttentionKind = setting("auto", _ATTENTION, "Machine")
+    vram: ByteSize | None = setting(
+        None, "memory of the device, as 8GiB: show what fits, and how large a batch", "Machine"
+    )
 
 
 class ImportSettings(Settings):

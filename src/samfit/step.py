@@ -10,7 +10,7 @@ from samfit.losses import LossFunction
 from samfit.types import Batch, Prompts, StepResult
 
 Model = Callable[..., Tensor]
-"""(frame, extra, prompts, weight) to low-resolution logits (B, C, 4g, 4g)."""
+"""(frame, extra, prompts, weight, embedding) to low-resolution logits (B, C, 4g, 4g)."""
 
 
 def training_step(model: Model, frame: Frame, batch: Batch, loss_function: LossFunction) -> StepResult:
@@ -18,7 +18,7 @@ def training_step(model: Model, frame: Frame, batch: Batch, loss_function: LossF
 
     The loss is taken at the size of `batch.target`, each image weighted by its share.
     """
-    low = model(batch.frame, batch.extra, batch.prompts, batch.weight)
+    low = model(batch.frame, batch.extra, batch.prompts, batch.weight, batch.embedding)
     logits = frame.upsample(low.float(), batch.target.shape[-1])
     parts = {
         name: (part * batch.weight).sum()
@@ -29,6 +29,12 @@ def training_step(model: Model, frame: Frame, batch: Batch, loss_function: LossF
 
 
 @torch.no_grad()
-def prediction_step(model: Model, frame: Tensor, extra: Tensor | None, prompts: Prompts) -> Tensor:
+def prediction_step(
+    model: Model,
+    frame: Tensor | None,
+    extra: Tensor | None,
+    prompts: Prompts,
+    embedding: Tensor | None = None,
+) -> Tensor:
     """Return low-resolution logits (B, C, 4g, 4g) in float32; `frame.to_original` brings them home."""
-    return model(frame, extra, prompts).float()
+    return model(frame, extra, prompts, None, embedding).float()

@@ -29,6 +29,8 @@ class Sample:
     image: Path
     masks: dict[str, tuple[Path, ...]]
     """Class name to its mask files, one a rater. Classes told apart by grey value share one file."""
+    group: str | None = None
+    """What it shares with images that are like it, a patient say (`--group`), or None if nobody said."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training or prediction step sees, in fixed shapes."""
+    """What one training or prediction step sees, in fixed shapes: model frames, or embeddings instead."""
 
-    frame: Tensor
+    frame: Tensor | None
     """(B, 3, N, N) float32, the normalised and padded model frame."""
     prompts: Prompts
     """In pixels of the model frame."""
@@ -84,16 +86,19 @@ class Batch:
     weight: Tensor
     """(B,) float32: share of each image in the loss of the optimizer step. The shares of all images of a
     step add up to 1 over all processes; an image that only keeps a process busy has share 0."""
+    embedding: Tensor | None = None
+    """(B, E, g, g) what the encoder made of the frames, where it was kept."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`."""
         return Batch(
-            frame=self.frame.to(device),
+            frame=None if self.frame is None else self.frame.to(device),
             prompts=self.prompts.to(device),
             extra=None if self.extra is None else self.extra.to(device),
             target=self.target.to(device),
             valid=self.valid.to(device),
             weight=self.weight.to(device),
+            embedding=None if self.embedding is None else self.embedding.to(device),
         )
 
 

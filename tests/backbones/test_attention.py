@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from memory_support import kept_bytes, peak_bytes
+from memory_support import kept_bytes
 from parity_support import error
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -14,6 +14,7 @@ from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from samfit.backbones import attention, chunks
 from samfit.backbones.attention import attend, relative_positions
+from samfit.testing.held import peak_bytes
 
 LEAN = ["chunked", "folded"]
 

@@ -1,15 +1,18 @@
 """Work in chunks: the same numbers in less memory, and frozen MLPs that keep their input alone."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 import torch.nn.functional as F
-from memory_support import kept_bytes, peak_bytes
+from memory_support import kept_bytes
 from parity_support import error
 from torch import nn
 
 from samfit.backbones import chunks
 from samfit.backbones.chunks import first_only, plus, slices
 from samfit.backbones.mlp import feed_forward
+from samfit.testing.held import peak_bytes
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,17 @@ def test_first_only_ends_every_loop_after_its_first_chunk_and_no_longer_than_ask
     with first_only():
         assert list(slices(5, 2)) == [slice(0, 2)]
     assert len(list(slices(5, 2))) == 3
+
+
+def test_limits_hold_inside_their_block_and_not_after_an_error_in_it():
+    with suppress(ZeroDivisionError), chunks.limited(chunks.Limits(images=2, divisor=4)):
+        assert chunks.limits().images == 2
+        assert chunks.tokens_at_once() == chunks.TOKENS // 4
+        assert chunks.cells_at_once() == chunks.CELLS // 4
+        raise ZeroDivisionError
+    assert chunks.limits() == chunks.Limits(images=None, divisor=1)
+    assert chunks.tokens_at_once() == chunks.TOKENS
+    assert chunks.cells_at_once() == chunks.CELLS
 
 
 @pytest.mark.parametrize("tokens", [1, 20, 1000])

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from memory_support import peak_bytes
 from parity_support import error
 from torch import nn
 
-from samfit.backbones import base, chunks
+from samfit.backbones import card, chunks
 from samfit.backbones.attention import GridAttention
 from samfit.backbones.base import EncoderAdapter
 from samfit.methods import attach
 from samfit.testing import SMALL, small_backbone
+from samfit.testing.held import peak_bytes
 from samfit.testing.kept import kept_bytes
 
 INSIDE = ["sam-adapter", "medical-adapter", "lora"]
@@ -51,7 +51,7 @@ def test_images_that_pass_in_parts_give_the_same_embeddings(family, monkeypatch)
     images = frames(model.backbone, 3)
     with torch.no_grad():
         together = model.encode(images)
-        monkeypatch.setattr(base, "_CELLS_AT_ONCE", 2 * model.backbone.grid**2)
+        monkeypatch.setattr(card, "_CELLS_AT_ONCE", 2 * model.backbone.grid**2)
         assert model.backbone.images_at_once == 2
         assert error(model.encode(images), together) < 1e-14
 
@@ -111,7 +111,7 @@ def test_frozen_early_blocks_change_no_gradient_of_what_is_shared(family):
 
 @pytest.mark.parametrize("family", SMALL)
 def test_an_encoder_without_gradient_takes_no_more_memory_for_four_images_than_for_one(family, monkeypatch):
-    monkeypatch.setattr(base, "_CELLS_AT_ONCE", 1)
+    monkeypatch.setattr(card, "_CELLS_AT_ONCE", 1)
     backbone = small_backbone(family)
     peaks = {}
     for count in (1, 4):

@@ -20,6 +20,7 @@ def engine(monkeypatch, tmp_path):
     run = tmp_path / "my run"
     run.mkdir()
     summary = {"best_epoch": 7, "validation": {"dice": 0.91234, "iou": 0.8}}
+    summary |= {"protocol": "default", "prompt_from_truth": True}
     (run / "summary.json").write_text(json.dumps(summary))
 
     def train(settings, *, overwrite=False):
@@ -60,17 +61,42 @@ def scores(dice: float) -> dict:
     }
 
 
+def evaluation(protocol: str, **more: object) -> dict:
+    """What the summary says of one protocol."""
+    return {
+        "protocol": protocol,
+        "protocol_description": f"what {protocol} is",
+        "prompt": "full-box",
+        "prompt_class": None,
+        "prompt_from_truth": False,
+        "departures": [],
+        "empty_targets": 2,
+        "metrics": scores(0.9),
+        "per_class": {"disc": scores(0.95), "cup": scores(0.85)},
+        "unadapted": {"metrics": scores(0.2)},
+        "difference": {
+            "metrics": {name: {**score, "verdict": "better"} for name, score in scores(0.7).items()}
+        },
+    } | more
+
+
 SUMMARY = {
-    "protocol": "default",
-    "protocol_description": "one prompt an image",
     "split": "test",
     "images": 50,
-    "prompt": "full-box",
-    "prompt_class": None,
-    "empty_targets": 2,
-    "metrics": scores(0.9),
-    "per_class": {"disc": scores(0.95), "cup": scores(0.85)},
-    "unadapted": {"metrics": scores(0.2)},
+    **evaluation("default"),
+    "other_protocols": {
+        "istd": evaluation(
+            "istd",
+            prompt="click",
+            prompt_class="cup",
+            prompt_from_truth=True,
+            departures=["trained otherwise"],
+            metrics={"ber": {"mean": 0.2, "low": None, "high": None}},
+            per_class={"cup": {}},
+            unadapted={"metrics": {"ber": {"mean": 0.3, "low": None, "high": None}}},
+            difference={"metrics": {"ber": {"mean": -0.1, "low": None, "high": None, "verdict": "tie"}}},
+        )
+    },
 }
 NEEDED = ["--data", "images", "--output", "run"]
 
@@ -90,7 +116,7 @@ def test_train_prints_the_result_and_what_to_type_next(engine, capsys, tmp_path)
     run = tmp_path / "my run"
     assert capsys.readouterr().out.splitlines() == [
         "best epoch       7",
-        "validation Dice  0.9123",
+        "validation Dice  0.9123 (protocol default, prompt from the truth)",
         f"run              {run}",
         "what to do next:",
         f"  samfit evaluate '{run}'",
@@ -166,15 +192,28 @@ def test_evaluate_shows_adapted_and_unadapted_side_by_side(engine, capsys):
     assert engine == [EvaluateSettings(run=Path("run"), split="validation")]
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        "Dice 95 % interval IoU 95 % interval",
-        "adapted 0.9000 0.8900 to 0.9100 0.8000 0.7900 to 0.8100",
-        "base model, unadapted 0.2000 0.1900 to 0.2100 0.1000 0.0900 to 0.1100",
-        "adapted, disc 0.9500 0.9400 to 0.9600 0.8500 0.8400 to 0.8600",
-        "adapted, cup 0.8500 0.8400 to 0.8600 0.7500 0.7400 to 0.7600",
+        "protocol prompt score of mean 95 % interval",
+        "default full-box Dice adapted 0.9000 0.8900 to 0.9100",
+        "default full-box Dice base model, unadapted 0.2000 0.1900 to 0.2100",
+        "default full-box Dice difference: better +0.7000 +0.6900 to +0.7100",
+        "default full-box IoU adapted 0.8000 0.7900 to 0.8100",
+        "default full-box IoU base model, unadapted 0.1000 0.0900 to 0.1100",
+        "default full-box IoU difference: better +0.6000 +0.5900 to +0.6100",
+        "default full-box Dice, disc adapted 0.9500 0.9400 to 0.9600",
+        "default full-box IoU, disc adapted 0.8500 0.8400 to 0.8600",
+        "default full-box Dice, cup adapted 0.8500 0.8400 to 0.8600",
+        "default full-box IoU, cup adapted 0.7500 0.7400 to 0.7600",
+        "istd click of cup (truth) BER adapted 0.2000 –",
+        "istd click of cup (truth) BER base model, unadapted 0.3000 –",
+        "istd click of cup (truth) BER difference: tie -0.1000 –",
         "",
-        "50 images of the test split; prompt: full-box",
-        "masks without foreground: 2",
-        "one prompt an image",
+        "50 images of the test split; masks without foreground: 2",
+        "(truth): the prompt was taken from the truth; not comparable with scores of other prompts",
+        "",
+        "protocol default: what default is",
+        "",
+        "protocol istd: what istd is",
+        "but: trained otherwise",
     ]
 
 

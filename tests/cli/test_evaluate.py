@@ -14,6 +14,8 @@ from PIL import Image
 
 from samfit.backbones import load_backbone
 from samfit.data.drawn import draw_lesion
+from samfit.metrics import METRICS
+from samfit.metrics.protocols import DEFAULT
 from samfit.types import BOTTOM_RIGHT, TOP_LEFT, Prompts
 
 HELD_OUT = round(0.3 * TRAINING)
@@ -50,7 +52,10 @@ def means(rows: list[dict[str, str]], column: str) -> float:
 def test_the_summary_says_what_was_scored_and_how(run):
     summary = evaluate(run)
     assert {"protocol", "split", "images", "metrics", "per_class", "unadapted"} <= summary.keys()
-    assert (summary["split"], summary["images"]) == ("test", TEST)
+    assert (summary["protocol"], summary["split"], summary["images"]) == ("default", "test", TEST)
+    assert summary["protocol_description"] == DEFAULT.describe()
+    assert (summary["departures"], summary["other_protocols"]) == ([], {})
+    assert summary["checkpoint_chosen_on"] == "validation"
     assert (summary["prompt"], summary["prompt_from_truth"]) == ("full-box", False)
     assert list(summary["per_class"]) == ["lesion"]
     assert summary["per_class"]["lesion"] == summary["metrics"]
@@ -58,7 +63,12 @@ def test_the_summary_says_what_was_scored_and_how(run):
         assert list(metrics) == ["dice", "iou"]
         for score in metrics.values():
             assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
-    assert summary["metrics"]["dice"]["mean"] > summary["unadapted"]["metrics"]["dice"]["mean"] + 0.2
+    gain = summary["metrics"]["dice"]["mean"] - summary["unadapted"]["metrics"]["dice"]["mean"]
+    assert gain > 0.2
+    difference = summary["difference"]["metrics"]["dice"]
+    assert difference["mean"] == pytest.approx(gain)
+    assert 0 < difference["low"] < gain < difference["high"]
+    assert difference["verdict"] == "better"
 
 
 def test_the_means_of_the_rows_are_those_of_the_summary(run):
@@ -79,7 +89,8 @@ def test_overlays_show_the_worst_images_first_and_replace_older_ones(run):
     evaluate(run, "--overlays", 2)
     assert sorted(path.name for path in folder.iterdir()) == expected[:2]
     with Image.open(folder / expected[0]) as picture:
-        assert picture.size == (96, 72)
+        assert picture.size[0] >= 96
+        assert picture.size[1] > 72  # the caption names the protocol
     evaluate(run, "--overlays", 0)
     assert list(folder.iterdir()) == []
 
@@ -93,9 +104,152 @@ def test_json_on_stdout_is_the_summary(run):
 def test_the_table_shows_the_means_of_the_summary(run):
     answer = succeed("evaluate", run, "--accelerator", "cpu")
     summary = json.loads((run / "evaluation/summary.json").read_text(encoding="utf-8"))
-    adapted, base = [line.split() for line in answer.out.splitlines()[1:3]]
-    assert adapted[1] == f"{summary['metrics']['dice']['mean']:.4f}"
-    assert base[3] == f"{summary['unadapted']['metrics']['dice']['mean']:.4f}"
+    adapted, base, difference = [line.split() for line in answer.out.splitlines()[1:4]]
+    assert adapted[:5] == [
+        "default",
+        "full-box",
+        "Dice",
+        "adapted",
+        f"{summary['metrics']['dice']['mean']:.4f}",
+    ]
+    assert f"{summary['unadapted']['metrics']['dice']['mean']:.4f}" in base
+    shown = summary["difference"]["metrics"]["dice"]
+    assert difference[3:] == [
+        "difference:",
+        "better",
+        f"+{shown['mean']:.4f}",
+        f"+{shown['low']:.4f}",
+        "to",
+        f"+{shown['high']:.4f}",
+    ]
+    assert f"protocol default: {DEFAULT.describe()}" in answer.out
+
+
+def test_several_protocols_are_all_written_and_shown_each_by_its_name(run):
+    names = ["no-truth", "msa-guide", "istd"]
+    summary = evaluate(run, "--protocol", ",".join(names))
+    others = summary["other_protocols"]
+    assert [summary["protocol"], *others] == names
+    assert all(other["protocol"] == name for name, other in others.items())
+    assert [summary["prompt"], *(other["prompt"] for other in others.values())] == [
+        "full-box",
+        "click",
+        "full-box",
+    ]
+    assert (summary["scored_size"], others["msa-guide"]["scored_size"]) == ("original", 256)
+    rows = per_image(run)
+    assert [row["protocol"] for row in rows] == [name for name in names for _ in range(TEST)]
+    assert {(row["protocol"], row["prompt_from_truth"]) for row in rows} == {*zip(names, "010", strict=True)}
+    for name, other in {"no-truth": summary, **others}.items():
+        own = [row for row in rows if row["protocol"] == name]
+        for metric, score in other["metrics"].items():
+            assert means(own, metric) == pytest.approx(score["mean"], abs=1e-6)
+            assert means(own, f"unadapted_{metric}") == pytest.approx(
+                other["unadapted"]["metrics"][metric]["mean"], abs=1e-6
+            )
+
+
+def test_each_protocol_scores_as_it_does_alone(run):
+    together = evaluate(run, "--protocol", "default,cad,msa-guide")["other_protocols"]
+    for name in ("cad", "msa-guide"):
+        alone = evaluate(run, "--protocol", name)
+        assert {key: alone[key] for key in together[name]} == together[name]
+
+
+def test_prompts_from_the_truth_are_marked_everywhere(run):
+    answer = succeed("evaluate", run, "--accelerator", "cpu", "--protocol", "default,msa-guide")
+    marked = [line for line in answer.out.splitlines() if "click (truth)" in line]
+    assert len(marked) == 6
+    assert all(line.startswith("msa-guide") for line in marked)
+    assert "(truth): the prompt was taken from the truth" in answer.out
+    summary = json.loads((run / "evaluation/summary.json").read_text(encoding="utf-8"))
+    assert summary["prompt_from_truth"] is False
+    assert summary["other_protocols"]["msa-guide"]["prompt_from_truth"] is True
+    marks = {(row["protocol"], row["prompt_from_truth"]) for row in per_image(run)}
+    assert marks == {("default", "0"), ("msa-guide", "1")}
+    plain = succeed("evaluate", run, "--accelerator", "cpu")
+    assert "truth)" not in plain.out.split("protocol default:")[0]
+
+
+def test_what_the_run_does_otherwise_than_a_protocol_is_said(run):
+    answer = succeed("evaluate", run, "--accelerator", "cpu", "--protocol", "msa-guide", "--split", "train")
+    summary = json.loads((run / "evaluation/summary.json").read_text(encoding="utf-8"))
+    assert summary["departures"] == [
+        "trained with --prompt full-box, asked with click",
+        "the run has --fit pad, published results of this protocol --fit squeeze",
+        "the images that are scored were trained on: scores are too good",
+    ]
+    assert [line[7:] for line in answer.out.splitlines() if line.startswith("  but: ")] == summary[
+        "departures"
+    ]
+    [said] = evaluate(run, "--split", "validation")["departures"]
+    assert said == "the validation images that are scored chose the checkpoint: scores are too good"
+
+
+def test_a_prompt_that_contradicts_a_protocol_is_refused_before_anything_is_written(run):
+    with unchanged(run):
+        message = refuse("evaluate", run, "--protocol", "default,cad", "--prompt", "box")
+        assert (
+            "--prompt box: the protocol cad asks with full-box; leave it out, or leave cad out of" in message
+        )
+        message = refuse("evaluate", run, "--protocol", "cod10")
+        assert "--protocol cod10: unknown protocol 'cod10'; did you mean 'cod'?" in message
+
+
+def test_camouflage_is_scored_by_its_own_metrics(run):
+    pytest.importorskip("py_sod_metrics")
+    summary = evaluate(run, "--protocol", "cod", "--overlays", 2)
+    assert list(summary["metrics"]) == ["s_measure", "e_measure", "weighted_f", "mae"]
+    difference = summary["difference"]["metrics"]
+    assert {name: score["verdict"] for name, score in difference.items()} == dict.fromkeys(
+        difference, "better"
+    )
+    assert difference["mae"]["mean"] < 0 < difference["s_measure"]["mean"]
+    worst = sorted(per_image(run), key=lambda row: float(row["s_measure"]))[:2]
+    expected = [f"{number:02d}_{row['image']}.png" for number, row in enumerate(worst, 1)]
+    assert sorted(path.name for path in (run / "evaluation/overlays").iterdir()) == expected
+
+
+def test_borders_are_scored_when_asked_in_the_unit_of_the_spacing(run):
+    pytest.importorskip("monai")
+    pixels = evaluate(run, "--surface", "--protocol", "default,cad")
+    assert list(pixels["metrics"]) == ["dice", "iou", "hd95", "surface_dice"]
+    assert list(pixels["other_protocols"]["cad"]["metrics"]) == ["dice", "iou"]
+    halves = evaluate(run, "--surface", "--spacing", "0.5", "--tolerance", "0.5")
+    assert halves["metrics"]["hd95"]["mean"] == pytest.approx(pixels["metrics"]["hd95"]["mean"] / 2)
+    assert halves["metrics"]["surface_dice"] == pixels["metrics"]["surface_dice"]
+    assert 0 < halves["metrics"]["hd95"]["mean"] < 60  # half the diagonal of 96 x 72 pixels
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--spacing", "0.5"), "--spacing 0.5,0.5: only --surface uses it; add --surface"),
+        (("--tolerance", "2"), "--tolerance 2.0: only --surface uses it; add --surface"),
+        (("--surface", "--protocol", "cad"), "--surface: borders are measured at the original size"),
+        (("--surface", "--spacing", "0,1"), "--spacing 0,1: expected one distance above 0, or two"),
+    ],
+)
+def test_borders_that_cannot_be_measured_are_refused(run, flags, words):
+    with unchanged(run):
+        assert words in refuse("evaluate", run, *flags)
+
+
+def test_a_metric_whose_package_is_missing_is_refused_with_the_remedy(run, monkeypatch):
+    monkeypatch.setattr("samfit.metrics.find_spec", lambda name: None)
+    with unchanged(run):
+        assert "S-measure, E-measure, weighted F: a package is not installed" in refuse(
+            "evaluate", run, "--protocol", "cod"
+        )
+
+
+def test_one_image_has_no_interval(run, tmp_path):
+    other = as_folder(tmp_path, "test", "a")
+    summary = evaluate(run, "--data", other, "--dataset", "folder")
+    assert summary["metrics"]["dice"]["low"] is summary["metrics"]["dice"]["high"] is None
+    assert summary["difference"]["metrics"]["dice"]["verdict"] == "tie"
+    answer = succeed("evaluate", run, "--data", other, "--dataset", "folder", "--accelerator", "cpu")
+    assert answer.out.splitlines()[1].split()[-1] == "–"
 
 
 def test_the_same_evaluation_gives_the_same_files(run):
@@ -174,6 +328,32 @@ def test_other_data_of_another_layout_are_scored_as_the_same_class(run, tmp_path
     assert [row["image"] for row in per_image(run)] == ["a", "b", "c"]
 
 
+LAYOUTS = {
+    "cod10k": ("Test/Image/COD10K-CAM-1-{}.jpg", "Test/GT_Object/COD10K-CAM-1-{}.png", "cod"),
+    "camo": ("Images/Test/camourflage_{}.jpg", "GT/camourflage_{}.png", "cod"),
+    "istd": ("test/test_A/91-{}.png", "test/test_B/91-{}.png", "istd"),
+}
+"""Images and masks of the published data sets, and the protocol of each."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts_are_scored_by_their_protocols(run, tmp_path, layout):
+    *names, protocol = LAYOUTS[layout]
+    if protocol == "cod":
+        pytest.importorskip("py_sod_metrics")
+    for number in range(3):
+        image, mask = draw_lesion(np.random.default_rng(number), 96, 72)
+        for name, pixels in zip(names, (image, mask.astype(np.uint8) * 255), strict=True):
+            path = tmp_path / name.format(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    summary = evaluate(run, "--data", tmp_path, "--dataset", layout, "--protocol", f"{protocol},no-truth")
+    assert (summary["protocol"], summary["images"]) == (protocol, 3)
+    best = {name: METRICS[name].best for name in summary["metrics"]}
+    for name, score in summary["metrics"].items():
+        assert (score["mean"] > 0.5) == (best[name] == "highest"), name
+
+
 def test_classes_that_the_run_does_not_have_are_an_error(run, tmp_path):
     as_folder(tmp_path, "test", "a")
     for name in ("cell", "nucleus"):
@@ -225,7 +405,7 @@ def test_two_classes_have_a_row_each(tmp_path):
         own = [row for row in rows if row["class"] == name]
         assert means(own, "dice") == pytest.approx(metrics["dice"]["mean"], abs=1e-6)
     assert means(rows, "iou") == pytest.approx(summary["metrics"]["iou"]["mean"], abs=1e-6)
-    assert "adapted, border" in succeed("evaluate", run, "--accelerator", "cpu").out
+    assert "Dice, border" in succeed("evaluate", run, "--accelerator", "cpu").out
 
 
 def test_a_long_name_does_not_keep_its_overlay_from_being_written(run, tmp_path):

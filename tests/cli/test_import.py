@@ -126,6 +126,11 @@ def test_an_imported_run_is_scored_on_a_data_set_that_is_given(checkpoint, tmp_p
     assert "the base model without adaptation has the adapted mask decoder" in answer.err
     summary = json.loads((run / "evaluation/summary.json").read_text())
     assert list(summary["per_class"]) == ["foreground"]
+    assert summary["checkpoint_chosen_on"] is None
+    assert summary["departures"][-2:] == [
+        "imported: which images chose the checkpoint is not known",
+        "the unadapted model has the adapted mask decoder: the checkpoint does not hold its own",
+    ]
 
 
 def test_a_run_of_ones_own_is_scored_without_that_warning(tmp_path, tmp_path_factory):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support import real_data
 
+from samfit.cli import main
 from samfit.data.inspect import Inspection, inspect
 from samfit.data.reading import image_size, read_image, read_mask
 from samfit.data.sources import Fault, find_samples
@@ -202,3 +203,33 @@ def test_sound_pair_beside_a_truncated_image_stays_usable():
     found = find_samples("folder", folder)
     assert read_image(next(s for s in found.samples if s.id == "good_IMD002").image).shape == (132, 176, 3)
     assert inspect(found).sizes == {"176 x 132": 1}
+
+
+def with_second_pair(folder: Path, target: Path) -> Path:
+    """Return a copy of a folder with one more sound pair, as some cases have but one to train on."""
+    shutil.copytree(folder, target, copy_function=shutil.copyfile)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:15, 5:15] = 255
+    for kind, pixels in (("images", mask + 1), ("masks", mask)):
+        place = target / "train" / kind
+        place.chmod(0o755)
+        Image.fromarray(pixels).save(place / "second.png")
+    return target
+
+
+STATUS = {"ok": 0, "warning": 0, "error": 2}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_doctor_says_so_and_draws_what_can_be_read(case, folder, tmp_path_factory, capsys):
+    place = tmp_path_factory.mktemp("doctor")
+    complete = case["layout"] == "folder" and case["case"] != "empty_folders"
+    data, sheet = with_second_pair(folder, place / "data") if complete else folder, place / "sheet.png"
+    flags = ("--data", str(data), "--dataset", case["layout"], "--sheet", str(sheet))
+    assert main(["--quiet", "doctor", *flags]) == STATUS[case["expect"]]
+    said = "".join(capsys.readouterr())
+    if case["expect"] != "ok":
+        for words in [*names(case), *SAYS[case["case"]]]:
+            assert words in said
+    assert (" warning" in said) == (case["expect"] == "warning")
+    assert sheet.exists() == (case["case"] != "empty_folders")

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from support import real_data
 
+from samfit.data.drawn import draw_lesion
 from samfit.data.inspect import inspect, require_sound
 from samfit.data.sources import find_samples
 from samfit.errors import DataError
@@ -225,6 +227,73 @@ def test_same_picture_twice_is_named(data, split, level):
     assert f"{split}/images/b.png are the same picture" in message
 
 
+@pytest.mark.parametrize(("split", "level"), [("test", "warning"), ("train", "note")])
+def test_a_rescaled_copy_is_named_with_what_it_was_copied_from(data, split, level):
+    photograph = Image.fromarray(draw_lesion(np.random.default_rng(1), 160, 120)[0])
+    data.add("a", np.full((120, 160), 255, np.uint8), image=photograph)
+    data.add("b", np.full((45, 60), 255, np.uint8), image=photograph.resize((60, 45)), split=split)
+    inspection = data.inspect()
+    (fault,) = [fault for fault in inspection.faults if "every pixel" not in fault.message]
+    assert fault.level == level
+    assert "train/images/a.png and " in fault.message
+    assert f"{split}/images/b.png look like copies of one picture (" in fault.message
+    (pair,) = inspection.to_json()["duplicates"]
+    assert pair["first"].endswith("a.png")
+    assert pair["second"].endswith("b.png")
+    assert pair["splits"] == ["train", split]
+    assert (pair["equal_pixels"], pair["differing_bits"] > 0) == (False, True)
+
+
+def test_groups_are_counted_and_those_in_several_splits_are_named_once(data):
+    for number in range(7):
+        data.add(f"p{number}_a", shape() * 255).add(f"p{number}_z", shape() * 255, split="test")
+    data.add("p7_a", shape() * 255).add("p7_z", shape() * 255)
+    (data.folder / "train/images/sound.png").unlink()
+    (data.folder / "train/masks/sound.png").unlink()
+    inspection = data.inspect(group="^(p.)_")
+    message = only_fault(inspection, "warning")
+    assert message.startswith("7 of 8 groups lie in several splits: p0 (")
+    assert all(f"{split}/images/p4_{x}.png" in message for split, x in (("train", "a"), ("test", "z")))
+    assert "and 2 more; scores would be too good" in message
+    assert "p5" not in message
+    assert inspection.groups["p0"] == {"train": 1, "test": 1}
+    assert inspection.to_json()["groups"]["p7"] == {"train": 2}
+    assert data.inspect().groups == {}
+
+
+def test_an_image_without_a_group_is_an_error(data):
+    message = only_fault(data.add("p1", shape() * 255).inspect(group="(p.)"), "error")
+    assert "images without a group: " in message
+    assert "train/images/sound.png" in message
+
+
+FILES = {
+    "RGB, 8 bit": picture(1),
+    "RGB with alpha, 8 bit": picture(1).convert("RGBA"),
+    "grey, 8 bit": picture(1).convert("L"),
+    "grey with alpha, 8 bit": picture(1).convert("LA"),
+    "grey, 1 bit": picture(1).convert("1"),
+    "grey, 16 bit": Image.fromarray(np.arange(0, 2400 * 27, 27, dtype=np.uint16).reshape(HEIGHT, WIDTH)),
+    "palette, 8 bit": picture(1).quantize(16),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_colours_and_bits_of_images_are_those_of_the_files(data, kind):
+    inspection = data.add("a", shape() * 255, image=FILES[kind]).add("b", shape() * 255).inspect()
+    assert inspection.kinds == ({"RGB, 8 bit": 3} if kind == "RGB, 8 bit" else {"RGB, 8 bit": 2, kind: 1})
+    assert inspection.mask_kinds == {"grey, 8 bit": 3}
+
+
+def test_colour_files_of_16_bits_and_masks_of_one_bit_are_told(data):
+    deep = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
+    data.add("a", Image.fromarray(shape() * 255).convert("1"))
+    cv2.imwrite(str(data.folder / "train/images/a.png"), deep)
+    inspection = data.inspect()
+    assert inspection.kinds == {"RGB, 8 bit": 1, "RGB, 16 bit": 1}
+    assert inspection.mask_kinds == {"grey, 8 bit": 1, "grey, 1 bit": 1}
+
+
 def test_raters_count_as_one_mask(tmp_path):
     eye = tmp_path / "Training-400/g1"
     eye.mkdir(parents=True)
@@ -248,7 +317,7 @@ def test_faults_of_pairing_come_first_and_progress_sees_every_sample(data):
     inspection = inspect(find_samples("folder", data.folder), progress=progress)
     assert "has no mask" in inspection.faults[0].message
     assert inspection.errors == inspection.faults
-    assert seen == [("reading", 1)]
+    assert seen == [("reading", 1), ("comparing", 0)]
 
 
 def test_page_is_chosen_for_images_only(data):
@@ -275,6 +344,8 @@ def test_real_sets_are_sound_and_measured_right(name):
     facts = json.loads(real_data("sets.json").read_text())[name]
     inspection = inspect(find_samples(facts["layout"], real_data(name), values=facts.get("classes")))
     assert {fault.level for fault in inspection.faults} <= {"note"}
+    found = {(pair.first.id, pair.second.id) for pair in inspection.duplicates}
+    assert found == ({("112", "139"), ("166", "171")} if name == "wbc1" else set())
     assert sorted(inspection.images.values()) == sorted(facts["counts"].values())
     shares = facts["foreground_share"]
     expected = {
@@ -289,8 +360,12 @@ def test_real_sets_are_sound_and_measured_right(name):
     assert inspection.foreground_share == pytest.approx(expected, abs=1e-4)
 
 
-def test_duplicate_in_wbc1_is_found():
+def test_both_duplicates_in_wbc1_are_found():
     facts = json.loads(real_data("sets.json").read_text())["wbc1"]
     inspection = inspect(find_samples("folder", real_data("wbc1"), values=facts["classes"]))
-    assert [fault.level for fault in inspection.faults] == ["note"]
-    assert all(f"train/images/{name}.jpg" in inspection.faults[0].message for name in ("112", "139"))
+    assert [fault.level for fault in inspection.faults] == ["note", "note"]
+    equal, alike = [fault.message for fault in inspection.faults]
+    assert all(f"train/images/{name}.jpg" in equal for name in ("112", "139"))
+    assert "same picture, twice in train" in equal
+    assert all(f"test/images/{name}.jpg" in alike for name in ("166", "171"))
+    assert "look like copies of one picture" in alike

@@ -125,3 +125,10 @@ def test_seeds_and_epochs_have_orders_of_their_own(seed, epoch):
 def test_the_first_order_stays_what_it_is():
     # A run that was started with an older version must go on in the same order.
     assert indices(seed=0, epoch=0, count=8) == [2, 4, 3, 6, 5, 0, 1, 7]
+
+
+@given(cuts())
+def test_the_most_at_once_is_the_size_of_the_largest_part_of_any_process(cut):
+    orders = processes(cut)
+    sizes = [len(part) for order in orders for parts in order.epoch(0) for part in parts]
+    assert {order.most_at_once for order in orders} == {max(sizes)}

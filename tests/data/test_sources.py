@@ -313,6 +313,99 @@ def test_refuge_without_any_mask_of_a_class_says_so(tmp_path):
     assert ids(find_samples("refuge", tmp_path, classes=("disc",))) == ["g1"]
 
 
+# cod10k
+
+
+def cod10k(folder: Path, *names: str, masks: str = "GT_Object") -> Path:
+    return lay(
+        folder, *(f"{name}.jpg" for name in names), *(f"{name.replace('Image', masks)}.png" for name in names)
+    )
+
+
+@pytest.mark.parametrize("masks", ["GT_Object", "GT"])
+def test_cod10k_finds_both_splits_by_either_name_of_their_masks(tmp_path, masks):
+    names = ("Train/Image/COD10K-CAM-1-a", "Train/Image/COD10K-CAM-2-b", "Test/Image/COD10K-CAM-3-c")
+    found = find_samples("cod10k", cod10k(tmp_path, *names, masks=masks))
+    assert [(sample.id, sample.split) for sample in found.samples] == [
+        ("COD10K-CAM-1-a", "train"),
+        ("COD10K-CAM-2-b", "train"),
+        ("COD10K-CAM-3-c", "test"),
+    ]
+    assert found.samples[2].masks == {"object": (tmp_path / f"Test/{masks}/COD10K-CAM-3-c.png",)}
+    assert (found.classes, found.faults) == (("object",), ())
+
+
+def test_cod10k_passes_over_images_without_object_and_says_so(tmp_path):
+    cod10k(tmp_path, "Test/Image/COD10K-CAM-1-a", "Test/Image/COD10K-NonCAM-2-b")
+    lay(tmp_path, "Test/Image/COD10K-NonCAM-3-c.jpg")
+    found = find_samples("cod10k", tmp_path)
+    assert ids(found, "test") == ["COD10K-CAM-1-a"]
+    fault = only_fault(found)
+    assert (fault.level, fault.path) == ("note", tmp_path / "Test/Image")
+    assert "passed over 2 images named NonCAM" in fault.message
+
+
+def test_cod10k_image_without_mask_is_an_error(tmp_path):
+    lay(cod10k(tmp_path, "Train/Image/a"), "Train/Image/b.jpg")
+    assert "Train/GT_Object/b.png" in only_fault(find_samples("cod10k", tmp_path)).message
+
+
+# camo
+
+
+def test_camo_takes_the_masks_of_both_splits_from_one_folder(tmp_path):
+    names = ("Images/Train/b.jpg", "Images/Train/a.jpg", "Images/Test/c.jpg", *(f"GT/{n}.png" for n in "abc"))
+    found = find_samples("camo", lay(tmp_path, *names))
+    assert (ids(found), ids(found, "test")) == (["a", "b"], ["c"])
+    assert found.samples[2].masks == {"object": (tmp_path / "GT/c.png",)}
+    assert found.faults == ()
+
+
+def test_camo_says_once_which_image_and_which_mask_stand_alone(tmp_path):
+    lay(tmp_path, "Images/Train/a.jpg", "Images/Test/b.jpg", "Images/Test/c.jpg", "GT/a.png", "GT/b.png")
+    lay(tmp_path, "GT/x.png")
+    found = find_samples("camo", tmp_path)
+    levels = {fault.path: fault.level for fault in found.faults}
+    assert levels == {tmp_path / "Images/Test/c.jpg": "error", tmp_path / "GT/x.png": "warning"}
+    assert len(found.faults) == 2
+
+
+# istd
+
+
+def test_istd_finds_photographs_and_shadows_and_no_more(tmp_path):
+    names = [f"{split}/{split}_{letter}/1-1.png" for split in ("train", "test") for letter in "ABC"]
+    found = find_samples("istd", lay(tmp_path, *names))
+    assert [(sample.id, sample.split) for sample in found.samples] == [("1-1", "train"), ("1-1", "test")]
+    assert found.samples[0].image == tmp_path / "train/train_A/1-1.png"
+    assert found.samples[0].masks == {"shadow": (tmp_path / "train/train_B/1-1.png",)}
+    assert found.faults == ()
+
+
+def test_istd_without_its_masks_is_an_error_that_names_the_folder(tmp_path):
+    with pytest.raises(DataError, match="train_B: there is no such folder"):
+        find_samples("istd", lay(tmp_path, "train/train_A/1-1.png"))
+
+
+@pytest.mark.parametrize("dataset", ["cod10k", "camo", "istd"])
+def test_classes_may_be_values_of_one_mask_in_every_layout_of_one_mask(tmp_path, dataset):
+    lay(tmp_path, "Train/Image/a.jpg", "Train/GT/a.png", "Images/Train/a.jpg", "GT/a.png")
+    lay(tmp_path, "train/train_A/a.jpg", "train/train_B/a.png")
+    found = find_samples(dataset, tmp_path, values={"one": 128, "two": 255})
+    assert found.classes == ("one", "two")
+    assert len(set(found.samples[0].masks.values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "train", "test"),
+    [("cod10k", "camouflage_layout_etis", 35, 17), ("istd", "shadow_mini", 40, 16)],
+)
+def test_real_images_are_found(dataset, name, train, test):
+    found = find_samples(dataset, real_data(name))
+    assert (len(ids(found)), len(ids(found, "test"))) == (train, test)
+    assert found.faults == ()
+
+
 # all layouts
 
 
@@ -353,7 +446,7 @@ def test_values_are_refused_where_classes_have_files(tmp_path):
 
 
 def test_table_rows_are_named_and_explained():
-    assert set(SOURCES) == {"folder", "isic2016", "refuge"}
+    assert set(SOURCES) == {"folder", "isic2016", "refuge", "cod10k", "camo", "istd"}
     for name, row in SOURCES.items():
         assert row.name == name
         assert row.summary

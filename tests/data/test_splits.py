@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,48 @@ def test_own_validation_split_is_used_and_nothing_held_back():
 def test_too_few_training_images_are_an_error(found, words):
     with pytest.raises(DataError, match=words):
         hold_out(found, 0.15, 0)
+
+
+def grouped(*sizes: int) -> list[Sample]:
+    """Return training samples of groups of these sizes, called g0, g1, …"""
+    return [
+        replace(sample, id=f"{number}-{sample.id}", group=f"g{number}")
+        for number, size in enumerate(sizes)
+        for sample in samples(size)
+    ]
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=12), st.floats(0.01, 0.99), st.integers(0, 9))
+def test_images_of_a_group_stay_together(sizes, fraction, seed):
+    everything = grouped(*sizes)
+    train, validation = hold_out(everything, fraction, seed)
+    assert train
+    assert validation
+    assert {sample.group for sample in train}.isdisjoint(sample.group for sample in validation)
+    assert len(train) + len(validation) == len(everything)
+    assert len(validation) <= max(round(fraction * len(everything)), min(sizes))
+
+
+def test_as_many_groups_are_held_back_as_the_fraction_says():
+    held = hold_out(grouped(*[4] * 25), 0.2, 0)[1]
+    assert len(held) == 20
+    assert len({sample.group for sample in held}) == 5
+
+
+def test_a_group_that_is_too_large_is_passed_over_and_the_smallest_taken_if_all_are():
+    for seed in range(5):
+        assert len(hold_out(grouped(30, 1, 1, 1, 1), 0.12, seed)[1]) == 4
+        assert {sample.group for sample in hold_out(grouped(9, 5, 7), 0.1, seed)[1]} == {"g1"}
+
+
+def test_the_seed_chooses_groups_and_a_new_one_moves_few_others():
+    held = [{sample.group for sample in hold_out(grouped(*[3] * 20), 0.2, seed)[1]} for seed in (0, 0, 1)]
+    assert held[0] == held[1] != held[2]
+    more = {sample.group for sample in hold_out(grouped(*[3] * 21), 0.2, 0)[1]}
+    assert len(held[0] - more) <= 1
+
+
+def test_one_group_alone_cannot_be_split_but_may_have_a_validation_split_beside_it():
+    with pytest.raises(DataError, match=r"all 5 training images are of the group 'g0'.*take --group away"):
+        hold_out(grouped(5), 0.2, 0)
+    assert len(hold_out(grouped(5) + samples(2, "validation"), 0.2, 0)[0]) == 5

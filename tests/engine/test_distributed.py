@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,17 @@ from engine_support import assert_same_run, metrics_of, run_samfit, run_with_sig
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
+from samfit import processes
 from samfit.config import write_config
 from samfit.data.drawn import draw_lesions
 from samfit.defaults import in_words
+from samfit.engine.loop import Loop
 from samfit.engine.training import train
+from samfit.errors import RunError
+from samfit.methods import attach
 from samfit.runs import read_checkpoint
 from samfit.settings import TrainSettings
+from samfit.testing import small_backbone
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +118,27 @@ def test_a_signal_to_the_first_of_two_processes_stops_both(data, tmp_path, numbe
     assert ended.stderr.splitlines()[-1].endswith(f"go on with 'samfit train --resume {stopped.output}'")
     assert run_samfit("train", "--resume", str(stopped.output)).returncode == 0
     assert_same_run(stopped.output, whole)
+
+
+def test_processes_that_do_not_start_from_the_same_weights_are_refused(monkeypatch):
+    """Here each run of the check stands for a process."""
+    said = []
+    monkeypatch.setattr(processes, "all_alike", lambda value: said.append(value) or value == said[0])
+    model = attach(small_backbone("sam-tiny", image_size=32), "cad")
+    of_two = SimpleNamespace(
+        fabric=SimpleNamespace(world_size=2), model=model, settings=SimpleNamespace(weights="medsam.pth")
+    )
+    for _ in range(2):
+        Loop._require_equal_weights(of_two)
+    model.backbone.weights_hash = "another file"
+    with pytest.raises(RunError, match=r"same file as --weights \(now medsam.pth\)"):
+        Loop._require_equal_weights(of_two)
+    said.clear()
+    Loop._require_equal_weights(of_two)
+    with torch.no_grad():
+        model.adapter.conv_up.bias[0] += 1e-6
+    with pytest.raises(RunError):
+        Loop._require_equal_weights(of_two)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,20 @@
-"""`evaluate` beside its command: intervals, the choice of overlays, and the base model that comes back."""
+"""`evaluate` beside its command: which overlays, what they say, and the base model that comes back."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from samfit.data.batches import Inputs, Scored
-from samfit.engine.evaluation import _metrics, _Worst
-from samfit.engine.scoring import ImageScore
+from samfit.engine import evaluation
+from samfit.engine.evaluation import _Worst
+from samfit.engine.scoring import Answer
+from samfit.frame import Frame
 from samfit.methods import attach
+from samfit.metrics.protocols import DEFAULT, PROTOCOLS, Protocol
+from samfit.metrics.scores import ImageScore
 from samfit.report.overlays import draw_overlay
 from samfit.runs import RunFolder
 from samfit.testing import small_backbone
@@ -16,77 +23,84 @@ from samfit.types import Prompts, Sample
 
 def image_score(name: str, *dice: float) -> ImageScore:
     no = (False,) * len(dice)
-    return ImageScore(name, dice, tuple(value / 2 for value in dice), no, no)
+    return ImageScore(name, {"dice": dice, "iou": tuple(value / 2 for value in dice)}, no, no)
 
 
-def test_metrics_are_means_over_classes_then_over_images():
-    scores = [image_score("a", 0.2, 0.4), image_score("b", 0.8, 1.0)]
-    metrics = _metrics(scores)
-    assert metrics["dice"]["mean"] == pytest.approx(0.6)
-    assert metrics["iou"]["mean"] == pytest.approx(0.3)
-    assert _metrics(scores, 1)["dice"]["mean"] == pytest.approx(0.7)
-
-
-def test_an_interval_lies_round_the_mean_and_narrows_with_more_images():
-    rng = np.random.default_rng(0)
-    widths = []
-    for count in (10, 100, 1000):
-        values = rng.beta(8, 2, count)
-        dice = _metrics([image_score(str(n), value) for n, value in enumerate(values)])["dice"]
-        assert dice["low"] < dice["mean"] < dice["high"]
-        # About two standard errors to each side.
-        expected = 2 * 1.96 * values.std() / np.sqrt(count)
-        assert dice["high"] - dice["low"] == pytest.approx(expected, rel=0.25)
-        widths.append(dice["high"] - dice["low"])
-    assert widths[0] > widths[1] > widths[2]
-
-
-def test_equal_scores_have_an_interval_without_width():
-    dice = _metrics([image_score(str(n), 0.75) for n in range(5)])["dice"]
-    assert dice == {"mean": 0.75, "low": 0.75, "high": 0.75}
-
-
-def scored(tmp_path, name: str, height: int = 8) -> Scored:
+def answer(name: str, probability: np.ndarray | float = 0.0) -> Answer:
+    """An answer of known probabilities about a grey image of 10 x 8 pixels whose truth is everything."""
     nothing = Prompts(torch.zeros(1, 0, 2), torch.zeros(1, 0), has_box=False)
-    return Scored(
-        sample=Sample(name, "test", tmp_path / f"{name}.png", {}),
-        image=np.full((height, 10, 3), 99, np.uint8),
-        masks=np.ones((1, height, 10), np.float32),
+    item = Scored(
+        sample=Sample(name, "test", Path(f"{name}.png"), {}),
+        image=np.full((8, 10, 3), 99, np.uint8),
+        masks=np.ones((1, 8, 10), np.float32),
         inputs=Inputs(torch.zeros(1, 3, 16, 16), None, nothing),
     )
+
+    class Known(Answer):
+        def probability(self, size=None):
+            return np.broadcast_to(np.float32(probability), (1, 8, 10))
+
+    return Known(item, torch.zeros(1, 4, 4), FRAME)
+
+
+FRAME = Frame(16, (0, 0, 0), (1, 1, 1))
+
+
+def worst_of(count: int, *, protocol: Protocol = DEFAULT, **values: float) -> _Worst:
+    worst = _Worst(count, protocol, "full-box")
+    for name, value in values.items():
+        score = ImageScore(name, {protocol.metrics[0]: (value,)}, (False,), (False,))
+        worst.add(answer(name), {protocol.name: score})
+    return worst
+
+
+def written(worst: _Worst, folder: Path) -> list[str]:
+    worst.write(RunFolder(folder))
+    return sorted(path.name for path in (folder / "evaluation/overlays").glob("*"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6, 9])
 def test_overlays_are_those_of_the_worst_images_in_their_order(count, tmp_path):
-    worst = _Worst(count)
-    dice = {"e": 0.9, "b": 0.1, "d": 0.5, "a": 0.0, "f": 1.0, "c": 0.3}
-    for name, value in dice.items():
-        probability = np.full((1, 8, 10), value, np.float32)
-        worst.add(scored(tmp_path, name), probability, image_score(name, value))
-    worst.write(RunFolder(tmp_path))
-    written = sorted(path.name for path in (tmp_path / "evaluation/overlays").glob("*"))
-    assert written == [f"{number:02d}_{name}.png" for number, name in enumerate("abcdef"[:count], 1)]
+    worst = worst_of(count, e=0.9, b=0.1, d=0.5, a=0.0, f=1.0, c=0.3)
+    assert written(worst, tmp_path) == [
+        f"{number:02d}_{name}.png" for number, name in enumerate("abcdef"[:count], 1)
+    ]
+
+
+def test_where_the_lowest_score_is_the_best_the_highest_is_shown(tmp_path):
+    worst = worst_of(2, protocol=PROTOCOLS["istd"], a=0.1, b=0.4, c=0.3)
+    assert written(worst, tmp_path) == ["01_b.png", "02_c.png"]
 
 
 def test_images_of_the_same_score_are_all_kept_apart(tmp_path):
-    worst = _Worst(2)
-    for name in "abcd":
-        worst.add(scored(tmp_path, name), np.zeros((1, 8, 10), np.float32), image_score(name, 0.5))
-    worst.write(RunFolder(tmp_path))
-    assert len(list((tmp_path / "evaluation/overlays").glob("*.png"))) == 2
+    assert len(written(worst_of(2, a=0.5, b=0.5, c=0.5, d=0.5), tmp_path)) == 2
 
 
-def test_an_overlay_shows_prediction_and_truth(tmp_path):
-    from PIL import Image
+def test_an_overlay_shows_prediction_and_truth_and_says_how_it_was_scored(tmp_path, monkeypatch):
+    captions = []
 
-    worst, item = _Worst(1), scored(tmp_path, "a")
+    def with_caption(picture, lines):
+        captions.append(list(lines))
+        return picture
+
+    monkeypatch.setattr(evaluation, "with_caption", with_caption)
     probability = np.zeros((1, 8, 10), np.float32)
     probability[:, 2:6, 3:7] = 0.5
-    worst.add(item, probability, image_score("a", 0.2))
-    worst.write(RunFolder(tmp_path))
-    expected = draw_overlay(item.image, probability >= 0.5, item.masks >= 0.5)
+    shown = answer("a", probability)
+    worst = _Worst(1, PROTOCOLS["msa-guide"], "click")
+    worst.add(shown, {"msa-guide": image_score("a", 0.25)})
+    assert written(worst, tmp_path) == ["01_a.png"]
+    assert captions == [["Dice 0.2500", "protocol: msa-guide", "prompt: click, from the truth"]]
     with Image.open(tmp_path / "evaluation/overlays/01_a.png") as picture:
+        expected = draw_overlay(shown.item.image, probability >= 0.5, shown.item.masks >= 0.5)
         np.testing.assert_array_equal(np.asarray(picture), expected)
+
+
+def test_a_prompt_that_needs_no_truth_is_not_marked(tmp_path, monkeypatch):
+    captions = []
+    monkeypatch.setattr(evaluation, "with_caption", lambda image, lines: captions.append(lines[-1]) or image)
+    written(worst_of(1, a=0.5), tmp_path)
+    assert captions == ["prompt: full-box"]
 
 
 def test_without_the_base_nothing_can_be_disabled():

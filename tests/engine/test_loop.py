@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from samfit.backbones import load_backbone
 from samfit.data import batches
 from samfit.data.drawn import draw_lesions
-from samfit.engine import loop, training
-from samfit.engine.scoring import ImageScore
+from samfit.engine import loop, stepping, training
 from samfit.engine.training import train
 from samfit.errors import DataError, RunError
 from samfit.methods import METHODS, attach
+from samfit.metrics.scores import ImageScore
 from samfit.runs import read_checkpoint
 
 
@@ -106,7 +106,8 @@ def scripted(monkeypatch):
             states.append({name: tensor.clone() for name, tensor in model.adapter_state().items()})
             value = (dice[len(states) - 1],)
             nothing = (False,)
-            return [ImageScore(sample.id, value, value, nothing, nothing) for sample in samples.samples]
+            values = {"dice": value, "iou": value}
+            return [ImageScore(sample.id, values, nothing, nothing) for sample in samples.samples]
 
         monkeypatch.setattr(loop, "score_set", score_set)
         return states
@@ -142,7 +143,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_a_training(
 
 def test_a_loss_that_is_no_number_stops_the_training_and_spoils_nothing(settings, monkeypatch):
     steps = []
-    original = loop.training_step
+    original = stepping.training_step
 
     def training_step(*arguments):
         steps.append(1)
@@ -152,7 +153,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_spoils_nothing(settings
         parts = {name: part * math.nan for name, part in result.parts.items()}
         return type(result)(result.loss * math.nan, parts, result.logits)
 
-    monkeypatch.setattr(loop, "training_step", training_step)
+    monkeypatch.setattr(stepping, "training_step", training_step)
     changed = settings(learning_rate=0.5)
     with pytest.raises(RunError, match=r"no longer a number in epoch 2: .*--learning-rate \(now 0.5\)"):
         train(changed)

@@ -1,7 +1,11 @@
 """Scores of masks and of whole sets, against plain counting."""
 
+import gc
+import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,8 +14,12 @@ from samfit.data.batches import Preparation, PromptRule, ScoredSet
 from samfit.data.drawn import draw_lesions
 from samfit.data.inspect import inspect
 from samfit.data.sources import find_samples
-from samfit.engine.scoring import predict_set, score, score_set
+from samfit.engine import scoring
+from samfit.engine.scoring import predict_set, score_protocols, score_set
+from samfit.errors import RunError
 from samfit.methods import attach
+from samfit.metrics.protocols import PROTOCOLS
+from samfit.metrics.scores import score
 from samfit.testing import small_backbone
 
 ALONE = SimpleNamespace(global_rank=0, world_size=1, device=torch.device("cpu"))
@@ -34,8 +42,8 @@ def test_scores_are_those_counted_pixel_by_pixel():
     result = score(truth.astype(np.float32), probability.astype(np.float32), "a")
     for index in range(3):
         dice, iou = by_hand(truth[index] >= 0.5, probability[index] >= 0.5)
-        assert result.dice[index] == pytest.approx(dice)
-        assert result.iou[index] == pytest.approx(iou)
+        assert result.values["dice"][index] == pytest.approx(dice)
+        assert result.values["iou"][index] == pytest.approx(iou)
     assert result.id == "a"
     assert result.empty_target == result.empty_prediction == (False, False, False)
 
@@ -55,14 +63,14 @@ NOTHING, SOMETHING = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), 0.5, np
 )
 def test_empty_masks_count_as_said(truth, probability, expected):
     result = score(truth, probability, "a")
-    assert (result.dice[0], result.empty_target[0], result.empty_prediction[0]) == expected
-    assert result.iou == result.dice
+    assert (result.values["dice"][0], result.empty_target[0], result.empty_prediction[0]) == expected
+    assert result.values["iou"] == result.values["dice"]
 
 
 def test_truth_and_probability_at_the_threshold_are_foreground():
     half = np.array([[[0.5, np.nextafter(np.float32(0.5), np.float32(0))]]], np.float32)
     full = np.array([[[1.0, 0.0]]], np.float32)
-    assert score(half, full, "a").dice == score(full, half, "a").dice == (1.0,)
+    assert score(half, full, "a").values["dice"] == score(full, half, "a").values["dice"] == (1.0,)
 
 
 def test_another_shape_is_an_error():
@@ -104,17 +112,78 @@ def test_results_come_in_the_order_of_the_samples_whatever_the_batch(model, samp
     for found in results.values():
         assert [result.id for result in found] == [sample.id for sample in samples.samples]
         for one, other in zip(found, results[1], strict=True):
-            assert one.dice == pytest.approx(other.dice, abs=0.01)
+            assert one.values["dice"] == pytest.approx(other.values["dice"], abs=0.01)
 
 
 def test_probabilities_come_at_the_size_of_each_image(model, samples):
     frame = model.backbone.frame
     answers = list(predict_set(model, frame, samples, [4, 0, 2], 2, ALONE))
-    assert [item.sample.id for item, _ in answers] == [samples.samples[n].id for n in (4, 0, 2)]
-    for item, probability in answers:
-        assert probability.shape == (1, *item.image.shape[:2]) == item.masks.shape
+    assert [answer.item.sample.id for answer in answers] == [samples.samples[n].id for n in (4, 0, 2)]
+    for answer in answers:
+        probability = answer.probability()
+        assert probability.shape == (1, *answer.item.image.shape[:2]) == answer.truth().shape
         assert probability.dtype == np.float32
         assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_answer_and_truth_meet_at_the_size_of_a_protocol(model, samples):
+    """An answer of one value, and a truth of two halves, stay what they are in a square."""
+    [answer] = predict_set(model, model.backbone.frame, samples, [0], 1, ALONE)
+    flat = replace(answer, logits=torch.full_like(answer.logits, 0.3))
+    np.testing.assert_allclose(flat.probability(24), 1 / (1 + np.exp(-0.3)), rtol=1e-6)
+    assert flat.probability(24).shape == answer.truth(24).shape == (1, 24, 24)
+    masks = np.zeros((1, 30, 40), np.float32)
+    masks[:, :, 20:] = 1
+    truth = replace(answer, item=replace(answer.item, masks=masks)).truth(20)
+    assert (truth[:, :, :10].max(), truth[:, :, 10:].min()) == (0, 1)
+
+
+def test_a_square_holds_what_the_frame_shows_of_the_image(model, samples):
+    """Resized to the original size, an answer that falls to the right is about the same in a square."""
+    for answer in predict_set(model, model.backbone.frame, samples, range(5), 5, ALONE):
+        falling = torch.linspace(5, -5, answer.logits.shape[-1]).expand_as(answer.logits)
+        answer = replace(answer, logits=falling)
+        original = answer.probability()[0]
+        square = cv2.resize(answer.probability(128)[0], original.shape[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(square - original).mean() < 0.02
+
+
+def test_several_protocols_score_one_answer(model, samples, monkeypatch):
+    asked = []
+    step = scoring.prediction_step
+    monkeypatch.setattr(scoring, "prediction_step", lambda *inputs: asked.append(1) or step(*inputs))
+    rows = [PROTOCOLS[name] for name in ("default", "cad", "msa-guide")]
+    found = score_protocols(model, model.backbone.frame, samples, ALONE, 5, rows)
+    assert len(asked) == 1
+    assert list(found) == ["default", "cad", "msa-guide"]
+    assert found["default"] == score_set(model, model.backbone.frame, samples, ALONE, 5)
+    for answer in predict_set(model, model.backbone.frame, samples, range(5), 5, ALONE):
+        for row in rows:
+            [own] = [one for one in found[row.name] if one.id == answer.item.sample.id]
+            assert own == score(answer.truth(row.size), answer.probability(row.size), own.id, row)
+
+
+def test_nothing_of_an_image_stays_but_its_scores(model, samples, monkeypatch):
+    """While one image is scored, those before it are gone, their decoded pixels too where none are kept."""
+    monkeypatch.setattr("samfit.data.batches._DECODED_BYTES", 0)
+    one_by_one = ScoredSet(samples.samples, samples.preparation)
+    before: list[weakref.ref] = []
+
+    def watch(answer, _):
+        gc.collect()
+        assert [reference() for reference in before] == [None] * len(before)
+        before.extend(weakref.ref(part) for part in (answer.item.image, answer.item.masks, answer.logits))
+
+    score_protocols(
+        model,
+        model.backbone.frame,
+        one_by_one,
+        ALONE,
+        1,
+        [PROTOCOLS["default"], PROTOCOLS["cad"]],
+        watch=watch,
+    )
+    assert len(before) == 15
 
 
 def test_every_scored_sample_is_shown_to_the_watcher(model, samples):
@@ -125,11 +194,42 @@ def test_every_scored_sample_is_shown_to_the_watcher(model, samples):
         samples,
         ALONE,
         2,
-        watch=lambda item, probability, result: seen.append((item, probability, result)),
+        watch=lambda answer, found: seen.append((answer, found["default"])),
     )
-    assert [result for _, _, result in seen] == results
-    for item, probability, result in seen:
-        assert score(item.masks, probability, item.sample.id) == result
+    assert [result for _, result in seen] == results
+    for answer, result in seen:
+        assert score(answer.truth(), answer.probability(), answer.item.sample.id) == result
+
+
+def running_out(model, most):
+    """Return the model on a device with memory for `most` images, and how many passed in each attempt."""
+    passed = []
+
+    def answer(frame, *inputs):
+        passed.append(len(frame))
+        if len(frame) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return model(frame, *inputs)
+
+    return answer, passed
+
+
+def test_a_batch_that_memory_does_not_suffice_for_is_scored_in_halves(model, samples, caplog):
+    answer, passed = running_out(model, 1)
+    found = score_set(answer, model.backbone.frame, samples, ALONE, 4)
+    assert found == score_set(model, model.backbone.frame, samples, ALONE, 1)
+    assert passed == [4, 2, 1, 1, 1, 1, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "out of memory while 4 images passed the model: repeating it with 2 at once",
+        "out of memory while 2 images passed the model: repeating it with 1 at once",
+    ]
+
+
+def test_an_image_that_memory_does_not_suffice_for_is_an_error_that_says_what_can_be_done(model, samples):
+    answer, passed = running_out(model, 0)
+    with pytest.raises(RunError, match=r"free the device .* --accelerator cpu, .* smaller --image-size"):
+        score_set(answer, model.backbone.frame, samples, ALONE, 2)
+    assert passed == [2, 1]
 
 
 def test_each_process_scores_its_own_share(model, samples, monkeypatch):

@@ -5,15 +5,17 @@ import copy
 import pytest
 import torch
 from fused_conv_support import COUNTS, WORLD, filled_adapter, measured, run, share_of
-from memory_support import kept_bytes, peak_bytes
+from memory_support import kept_bytes
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from samfit.backbones.chunks import Limits, limited
 from samfit.methods import fused_conv
 from samfit.methods.cad import ConvAdapter
 from samfit.methods.fused_conv.parts import parts
+from samfit.testing.held import peak_bytes
 
 
 def image(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -81,6 +83,32 @@ def test_parts_of_every_size_give_the_same(pixels):
     found = step(adapter, pooled(adapter, x, pixels))
     expected = step(adapter, pooled(adapter, x, 10**9))
     assert all(torch.allclose(found[name], expected[name], rtol=1e-10, atol=1e-12) for name in found)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("images", [1, 2])
+def test_few_images_at_once_give_the_statistics_and_gradients_of_all(images, training):
+    few = filled_adapter(4, 3).train(training)
+    all_of_them = copy.deepcopy(few)
+    x = image(3, 6, 48, 24)
+    with limited(Limits(images=images, divisor=4)):
+        found = step(few, few.features(x))
+    expected = step(all_of_them, all_of_them.features(x))
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-10, atol=1e-12) for name in found)
+    for name, buffer in all_of_them.named_buffers():
+        torch.testing.assert_close(few.get_buffer(name), buffer, rtol=1e-13, atol=0)
+
+
+def test_few_images_at_once_take_less_memory():
+    adapter = filled_adapter(32, 8).float().train()
+    x = image(4, 6, 128, 128, dtype=torch.float32)
+    peaks = []
+    for images in (None, 2, 1):
+        with limited(Limits(images, divisor=4)):
+            peaks.append(peak_bytes(lambda: step(adapter, adapter.features(x))))
+    one = 32 * 64 * 64 * 4  # bytes of the largest array of one image
+    assert peaks[0] - peaks[1] > 1.9 * one
+    assert peaks[1] - peaks[2] > 0.9 * one
 
 
 @pytest.mark.parametrize("pixels", [1, 7, 40, 96, 200, 10**6])

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from memory_support import peak_bytes
 from parity_support import error
 
-from samfit.backbones import base
+from samfit.backbones import card
 from samfit.methods import attach
 from samfit.testing import SMALL, small_backbone
+from samfit.testing.held import peak_bytes
 from samfit.testing.kept import kept_bytes
 from samfit.types import POSITIVE, Prompts
 
@@ -42,7 +42,7 @@ def test_images_that_pass_in_parts_give_the_same_logits_and_gradients(family, ch
     given = inputs(model, 3)
     found = {}
     for at_once in (3, 2):
-        monkeypatch.setattr(base, "_CELLS_AT_ONCE", at_once * model.backbone.grid**2)
+        monkeypatch.setattr(card, "_CELLS_AT_ONCE", at_once * model.backbone.grid**2)
         logits = model(*given)
         gradients = torch.autograd.grad(logits.square().mean(), list(model.trained().values()))
         found[at_once] = logits, torch.cat([gradient.flatten() for gradient in gradients])
@@ -51,7 +51,7 @@ def test_images_that_pass_in_parts_give_the_same_logits_and_gradients(family, ch
 
 
 def test_a_step_of_the_decoder_takes_little_more_memory_for_four_images_than_for_one(monkeypatch):
-    monkeypatch.setattr(base, "_CELLS_AT_ONCE", 1)
+    monkeypatch.setattr(card, "_CELLS_AT_ONCE", 1)
     model = attach(small_backbone("sam-vit-b"), "decoder").train()
     model.checkpointing = True
     peaks = {}

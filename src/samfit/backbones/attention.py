@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from samfit.backbones import chunks
-from samfit.backbones.chunks import slices
+from samfit.backbones.chunks import cells_at_once, slices
 from samfit.settings import AttentionKind
 
 Relative = tuple[Tensor, Tensor]
@@ -164,14 +163,14 @@ def _groups(qkv: Tensor) -> Iterator[tuple[int, slice]]:
     """Yield images and heads of qkv (B, N, 3, heads, d) whose maps stay within `CELLS`, or one head."""
     images, cells, _, heads, _ = qkv.shape
     for image in slices(images, 1):
-        for group in slices(heads, max(1, chunks.CELLS // cells**2)):
+        for group in slices(heads, max(1, cells_at_once() // cells**2)):
             yield image.start, group
 
 
 def _rows(query: Tensor, height: int, width: int) -> Iterator[tuple[slice, slice]]:
     """Yield rows of the grid, and the cells in them, whose maps stay within `CELLS`, or one row."""
     in_row = len(query) * width * height * width
-    for rows in slices(height, max(1, chunks.CELLS // in_row)):
+    for rows in slices(height, max(1, cells_at_once() // in_row)):
         yield rows, slice(rows.start * width, rows.stop * width)
 
 

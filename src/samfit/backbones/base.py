@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from samfit.backbones.attention import GridAttention
 from samfit.backbones.card import BackboneCard
+from samfit.backbones.chunks import limits
 from samfit.frame import Frame
 from samfit.settings import AttentionKind
 from samfit.types import Prompts
@@ -74,7 +76,6 @@ UNADAPTED = EncoderAdapter()
 """Adds nothing to the encoder."""
 PATCH_EMBEDDING = -1
 """The place before block 0, for `gradient_from`."""
-_CELLS_AT_ONCE = 64**2
 
 ResultT = TypeVar("ResultT")
 
@@ -115,8 +116,12 @@ class Backbone(nn.Module, ABC):
 
     @property
     def images_at_once(self) -> int:
-        """How many images pass together where each is on its own: one of 1024 px, or several smaller ones."""
-        return max(1, _CELLS_AT_ONCE // self.grid**2)
+        """How many images pass together where each is on its own: one of 1024 px, or several smaller ones.
+
+        Fewer where `chunks.limited` says so.
+        """
+        count = self.card.images_at_once(self.frame.size)
+        return min(count, limits().images or count)
 
     def encode(
         self,
@@ -133,12 +138,16 @@ class Backbone(nn.Module, ABC):
         the input of each block and of the neck alone and run them again in backward.
 
         Where no gradient reaches the encoder, `images_at_once` pass it together, so that it takes no more
-        memory for many images than for one.
+        memory for many images than for one. Where one does, all of them do, unless `chunks.limited` lets
+        fewer: then each group keeps its frames alone and is encoded again in backward.
         """
         reached = torch.is_grad_enabled() and gradient_from is not None
-        if not reached and len(frame) > self.images_at_once:
-            parts = frame.split(self.images_at_once)
-            return torch.cat([self.encode(part, adapter, gradient_from=None) for part in parts])
+        at_once = (limits().images or len(frame)) if reached else self.images_at_once
+        if len(frame) > at_once:
+            encode = partial(
+                self.encode, adapter=adapter, gradient_from=gradient_from, checkpointing=checkpointing
+            )
+            return torch.cat([run(reached, encode, part) for part in frame.split(at_once)])
         first = self.card.depth if gradient_from is None else gradient_from
         with torch.set_grad_enabled(reached and first == PATCH_EMBEDDING):
             tokens = self.embed(frame)

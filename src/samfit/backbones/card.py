@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+_CELLS_AT_ONCE = 64**2
+
 
 @dataclass(frozen=True)
 class WeightsFile:
@@ -74,3 +76,7 @@ class BackboneCard:
         for usual, theirs in self.spelling.items():
             name = name.replace(usual, theirs)
         return name
+
+    def images_at_once(self, image_size: int) -> int:
+        """Return how many images pass together where each is on its own: one of 1024 px, more if smaller."""
+        return max(1, _CELLS_AT_ONCE * self.patch**2 // image_size**2)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,48 @@ TOKENS = 512
 _first_only = False
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much passes at once at most, wherever results are the same within rounding."""
+
+    images: int | None = None
+    """Images that pass together where they can pass one by one; None where each place knows best."""
+    divisor: int = 1
+    """What the sizes of chunks inside an image are divided by."""
+
+
+_limits = Limits()
+
+
+def limits() -> Limits:
+    """Return what holds now."""
+    return _limits
+
+
+@contextlib.contextmanager
+def limited(limits: Limits) -> Iterator[None]:
+    """Let `limits` hold inside the block, which must enclose the backward pass too.
+
+    They hold for the whole process: on a GPU, torch goes backward in a thread of its own.
+    """
+    global _limits
+    before, _limits = _limits, limits
+    try:
+        yield
+    finally:
+        _limits = before
+
+
+def cells_at_once() -> int:
+    """Return `CELLS` within the limits."""
+    return CELLS // _limits.divisor
+
+
+def tokens_at_once() -> int:
+    """Return `TOKENS` within the limits."""
+    return TOKENS // _limits.divisor
+
+
 def slices(total: int, size: int) -> Iterator[slice]:
     """Yield slices of `size`, the last one shorter, that cover `total`."""
     for start in range(0, total, size):
@@ -23,9 +66,14 @@ def slices(total: int, size: int) -> Iterator[slice]:
             return
 
 
+def is_first_enough() -> bool:
+    """Tell whether `first_only` holds now."""
+    return _first_only
+
+
 @contextlib.contextmanager
 def first_only() -> Iterator[None]:
-    """Let every loop over `slices` end after its first chunk, inside the block.
+    """Let every loop over chunks end after its first one, inside the block.
 
     For counting memory under fake tensors: they have no values, and the first chunk is the largest.
     """
@@ -46,7 +94,7 @@ def plus(tokens: Tensor, function: Callable[[Tensor], Tensor], unit: int = 1) ->
     if torch.is_grad_enabled():
         return tokens + function(tokens)
     in_unit = unit * tokens[:, 0].numel() // tokens.shape[-1]
-    for rows in slices(tokens.shape[1], unit * max(1, TOKENS // in_unit)):
+    for rows in slices(tokens.shape[1], unit * max(1, tokens_at_once() // in_unit)):
         part = tokens[:, rows]
         part += function(part)
     return tokens

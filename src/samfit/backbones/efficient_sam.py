@@ -284,7 +284,7 @@ class EfficientSam(Backbone):
     def embed(self, frame: Tensor) -> Tensor:
         """Turn model frames (B, 3, N, N) into tokens (B, g², width)."""
         patches = self.image_encoder.patch_embed(frame).flatten(2).transpose(1, 2).contiguous()
-        return patches + self.image_encoder.positions(self.grid)
+        return patches + self.image_encoder.positions(self.grid).to(patches.dtype)
 
     def neck(self, tokens: Tensor) -> Tensor:
         """Turn tokens (B, g², width) into embeddings (B, E, g, g)."""
@@ -304,7 +304,8 @@ class EfficientSam(Backbone):
                 "take a SAM backbone"
             )
         tokens = self.prompt_encoder(prompts.points, prompts.labels)
-        return Decoded(*self.mask_decoder(embedding, self.prompt_encoder.cell_positions(), tokens))
+        positions = self.prompt_encoder.cell_positions().to(embedding.dtype)
+        return Decoded(*self.mask_decoder(embedding, positions, tokens))
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from samfit.backbones import chunks
-from samfit.backbones.chunks import slices
+from samfit.backbones.chunks import slices, tokens_at_once
 
 
 def feed_forward(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
@@ -39,7 +38,7 @@ class _FrozenMlp(torch.autograd.Function):
         w1, b1, w2, b2 = (tensor.to(ctx.dtype) for tensor in (w1, b1, w2, b2))
         tokens = x.flatten(0, -2)
         mapped = tokens.new_empty(len(tokens), len(w2), dtype=ctx.dtype)
-        for part in slices(len(tokens), chunks.TOKENS):
+        for part in slices(len(tokens), tokens_at_once()):
             hidden = F.gelu(torch.addmm(b1, tokens[part].to(ctx.dtype), w1.T))
             torch.addmm(b2, hidden, w2.T, out=mapped[part])
             del hidden  # before the next is made
@@ -53,7 +52,7 @@ class _FrozenMlp(torch.autograd.Function):
         w1, b1, w2 = (tensor.to(ctx.dtype) for tensor in frozen)
         tokens, gradients = x.flatten(0, -2), gradient.flatten(0, -2)
         result = torch.empty_like(tokens)
-        for part in slices(len(tokens), chunks.TOKENS):
+        for part in slices(len(tokens), tokens_at_once()):
             hidden = torch.addmm(b1, tokens[part].to(ctx.dtype), w1.T)
             hidden = torch.ops.aten.gelu_backward(gradients[part] @ w2, hidden)
             result[part] = hidden @ w1

@@ -80,7 +80,9 @@ class Sam(Backbone):
 
     def embed(self, frame: Tensor) -> Tensor:
         """Turn model frames (B, 3, N, N) into tokens (B, g, g, width)."""
-        return self.image_encoder.patch_embed(frame).contiguous() + self.image_encoder.pos_embed
+        patches, positions = self.image_encoder.patch_embed(frame).contiguous(), self.image_encoder.pos_embed
+        assert positions is not None, "SAM has position tables"
+        return patches + positions.to(patches.dtype)
 
     def neck(self, tokens: Tensor) -> Tensor:
         """Turn tokens (B, g, g, width) into embeddings (B, E, g, g)."""
@@ -88,8 +90,9 @@ class Sam(Backbone):
 
     def decode(self, embedding: Tensor, prompts: Prompts) -> Decoded:
         """Answer one prompt an image with every mask of the decoder."""
-        positions = self._image_positions().expand(len(embedding), -1, -1, -1)
-        return Decoded(*self.mask_decoder(embedding + self._dense(prompts), positions, self._sparse(prompts)))
+        positions = self._image_positions().to(embedding.dtype).expand(len(embedding), -1, -1, -1)
+        picture = embedding + self._dense(prompts).to(embedding.dtype)
+        return Decoded(*self.mask_decoder(picture, positions, self._sparse(prompts)))
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

@@ -41,7 +41,9 @@ COMMANDS: Mapping[str, CommandRow] = MappingProxyType(
         row.name: row
         for row in (
             CommandRow("train", "train", "adapt a backbone to a data set"),
+            CommandRow("plan", "plan", "say how much memory a training takes, before it runs"),
             CommandRow("evaluate", "evaluate", "score a run, the base model without adaptation beside it"),
+            CommandRow("compare", "compare", "train and score every combination of a recipe; one report"),
             CommandRow("predict", "predict", "segment new images with a run"),
             CommandRow("merge", "merge", "write a run as plain weights of its backbone"),
             CommandRow("import", "importing", "make a run of a checkpoint that a published code wrote"),

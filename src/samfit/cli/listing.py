@@ -15,12 +15,16 @@ from samfit.errors import SettingError, unknown_name
 from samfit.losses import LOSSES
 from samfit.methods import METHODS, trained_parameters
 from samfit.methods.row import MethodRow
+from samfit.metrics import METRICS
+from samfit.metrics.protocols import PROTOCOLS, Protocol
 
 _TABLES: Mapping[str, Mapping[str, Any]] = {
     "backbones": BACKBONES,
     "methods": METHODS,
     "datasets": SOURCES,
     "losses": LOSSES,
+    "metrics": METRICS,
+    "protocols": PROTOCOLS,
 }
 _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "backbones": {
@@ -31,6 +35,8 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "methods": {},
     "datasets": {},
     "losses": {"paper": lambda row: row.paper},
+    "metrics": {"best": lambda row: row.best, "paper": lambda row: row.paper},
+    "protocols": {"source": lambda row: row.source},
 }
 """What is shown beside the name and the summary."""
 
@@ -39,7 +45,7 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
 @click.argument("what", metavar="|".join(_TABLES))
 @click.option("--json", "as_json", is_flag=True, help="print every trait as JSON")
 def command(what: str, as_json: bool) -> None:
-    """Show the backbones, methods, datasets or losses that there are."""
+    """Show the backbones, methods, datasets, losses, metrics or protocols that there are."""
     if what not in _TABLES:
         raise SettingError(unknown_name("list", what, _TABLES))
     rows = _TABLES[what].values()
@@ -49,9 +55,18 @@ def command(what: str, as_json: bool) -> None:
     columns = _COLUMNS[what]
     table = plain_table("name", "summary", *columns)
     for row in rows:
-        below = _traits(row) if isinstance(row, MethodRow) else []
+        below = _below(row)
         table.add_row(row.name, with_lines(row.summary, below), *(cell(row) for cell in columns.values()))
     print_table(table)
+
+
+def _below(row: Any) -> list[tuple[str, str]]:
+    """Return what is shown below the summary of a row."""
+    if isinstance(row, MethodRow):
+        return _traits(row)
+    if isinstance(row, Protocol):
+        return list(row.traits().items())
+    return []
 
 
 def _traits(row: MethodRow) -> list[tuple[str, str]]:

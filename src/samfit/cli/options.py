@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
+from pydantic import ByteSize
 
 from samfit.config import parse, read_config
-from samfit.declare import POSITIONAL, Settings, choices_of, flag, limits, value_kind, written
+from samfit.declare import POSITIONAL, Settings, choices_of, flag, limits, value_kind, value_type, written
 from samfit.defaults import tables
 from samfit.methods import owners
 
-_SECTIONS = ("Data", "Model", "Method", "Prompt", "Training", "Run", "Output", "Machine", "Help")
+_SECTIONS = ("Data", "Model", "Method", "Prompt", "Training", "Scores", "Run", "Output", "Machine", "Help")
 """The order of sections in `--help`."""
 _METAVARS = {
     int: "N",
@@ -19,7 +20,9 @@ _METAVARS = {
     str: "NAME",
     Path: "PATH",
     tuple: "NAME,NAME",
+    tuple[float, float]: "X,X",
     dict: "NAME=VALUE,…",
+    ByteSize: "SIZE",
     Literal: "WORD",
 }
 
@@ -47,7 +50,7 @@ class SettingOption(Option):
             help=declared.description,
             default=None,
             is_flag=kind is bool,
-            metavar=None if kind is bool else _METAVARS[kind],
+            metavar=None if kind is bool else _METAVARS.get(value_type(model, field), _METAVARS.get(kind)),
         )
         self.model = model
         self.field = field
@@ -64,7 +67,9 @@ class SettingOption(Option):
         """Say which values the setting may have, and its default: `[at least 1] [default: 4]`."""
         declared = self.model.model_fields[self.field]
         table = choices_of(self.model, self.field)
-        allowed = f"one of {', '.join(tables()[table])}" if table else limits(self.model, self.field)
+        several = value_kind(self.model, self.field) is tuple
+        names = f"{'some' if several else 'one'} of {', '.join(tables()[table])}" if table else ""
+        allowed = names or limits(self.model, self.field)
         default = "" if declared.default is None or self.is_flag else f"default: {written(declared.default)}"
         notes = (allowed, "needed" if declared.is_required() else default)
         return " ".join(f"[{note}]" for note in notes if note)

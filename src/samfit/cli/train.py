@@ -72,7 +72,9 @@ def _print_result(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     place = shlex.quote(str(run))
     click.echo(f"best epoch       {summary['best_epoch']}")
-    click.echo(f"validation Dice  {summary['validation']['dice']:.4f}")
+    mark = ", prompt from the truth" if summary["prompt_from_truth"] else ""
+    dice, protocol = summary["validation"]["dice"], summary["protocol"]
+    click.echo(f"validation Dice  {dice:.4f} (protocol {protocol}{mark})")
     click.echo(f"run              {click.format_filename(run)}")
     click.echo("what to do next:")
     click.echo(f"  samfit evaluate {place}")

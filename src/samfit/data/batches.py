@@ -1,7 +1,7 @@
 """From samples to batches: reading, augmentation, prompts and the way into the model frame."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch.utils.data import Dataset, get_worker_info
 from samfit.data.order import Draw
 from samfit.data.prompts import has_box, make_prompt, prompt_seed
 from samfit.data.reading import MaskReading, read_image, read_masks
-from samfit.data.transforms import Augmentation, draw_matrix, warp_image, warp_masks
+from samfit.data.shown import Shown, augmentation_rng, view_of
+from samfit.data.transforms import UNMOVED, Augmentation, draw_matrix, warp_image, warp_masks
 from samfit.frame import Frame, Geometry
 from samfit.settings import PromptKind
 from samfit.types import Batch, Prompts, Sample
@@ -68,12 +69,14 @@ def to_prompts(
 class Inputs:
     """One image as the model reads it, as a batch of one."""
 
-    frame: Tensor
-    """(1, 3, N, N)."""
+    frame: Tensor | None
+    """(1, 3, N, N), or None where the embedding was kept."""
     extra: Tensor | None
     """(1, …) what the method reads beside the embedding."""
     prompts: Prompts
     """In pixels of the model frame."""
+    embedding: Tensor | None = None
+    """(1, E, g, g), where it was kept."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,31 @@ class Preparation:
     prompt: PromptRule
     read_extra: ImageReader | None
     page: int | None = None
+    embedded: bool = False
+    """Whether embeddings were kept, so that no model frame is made."""
+
+    @property
+    def sees_image(self) -> bool:
+        """Whether anything is made of an image beside its masks."""
+        return not self.embedded or self.read_extra is not None
 
     def inputs(
-        self, sample_id: str, epoch: int | None, image: NDArray[np.uint8], masks: NDArray[np.float32]
+        self,
+        sample_id: str,
+        epoch: int | None,
+        image: NDArray[np.uint8] | None,
+        masks: NDArray[np.float32],
     ) -> Inputs:
-        """Bring an image (H, W, 3) into the model frame, with the prompt that its masks (C, H, W) give."""
-        height, width = image.shape[:2]
+        """Bring an image (H, W, 3) into the model frame, with the prompt that its masks (C, H, W) give.
+
+        The image may be None unless `sees_image`.
+        """
+        height, width = masks.shape[1:]
         points, labels = self.prompt.make(sample_id, epoch, self._asked_for(masks), height, width)
         geometry = self.frame.geometry(height, width)
         return Inputs(
-            frame=self.frame.to_model(image)[None],
-            extra=None if self.read_extra is None else self.read_extra(image, self.frame)[None],
+            frame=None if self.embedded else self.frame.to_model(_there(image))[None],
+            extra=None if self.read_extra is None else self.read_extra(_there(image), self.frame)[None],
             prompts=to_prompts(points, labels, has_box(self.prompt.kind), self.frame, geometry),
         )
 
@@ -106,30 +123,40 @@ class Preparation:
         return masks.max(axis=0) if name is None else masks[self.classes.index(name)]
 
 
-class _Decoded:
-    """Reads images and masks, and remembers as many as fit."""
+def _there(image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    assert image is not None, "the image is needed"
+    return image
 
-    def __init__(self, samples: Sequence[Sample], preparation: Preparation):
-        self.samples, self.preparation = samples, preparation
-        self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
+
+class _Decoded:
+    """Reads images, if they are needed, and masks, and remembers as many as fit."""
+
+    def __init__(self, samples: Sequence[Sample], preparation: Preparation, *, images: bool = True):
+        self.samples, self.preparation, self.images = samples, preparation, images
+        self._kept: dict[int, tuple[NDArray[np.uint8] | None, NDArray[np.float32]]] = {}
         self._free = _DECODED_BYTES
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the image (H, W, 3) and its masks (C, H, W)."""
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32]]:
+        """Return the image (H, W, 3), or None if images are not needed, and its masks (C, H, W)."""
         if index in self._kept:
             return self._kept[index]
         sample = self.samples[index]
-        image = read_image(sample.image, self.preparation.page)
+        image = read_image(sample.image, self.preparation.page) if self.images else None
         masks = read_masks(sample, self.preparation.reading, self.preparation.classes)
         in_worker = get_worker_info() is not None  # which ends with its epoch, and what it keeps with it
-        if not in_worker and image.nbytes + masks.nbytes <= self._free:
-            self._free -= image.nbytes + masks.nbytes
+        size = masks.nbytes + (0 if image is None else image.nbytes)
+        if not in_worker and size <= self._free:
+            self._free -= size
             self._kept[index] = image, masks
         return image, masks
 
 
 class TrainingSet(Dataset[Batch]):
-    """Training samples as batches of one, each a function of seed, epoch and sample."""
+    """Training samples as batches of one, each a function of seed, epoch and sample.
+
+    Where embeddings were kept, a batch comes without frame and embedding: the latter is to be looked up by
+    what `shown` returns, in the process that holds them.
+    """
 
     def __init__(
         self,
@@ -140,19 +167,24 @@ class TrainingSet(Dataset[Batch]):
         augment: Augmentation,
     ):
         self.samples, self.preparation = samples, preparation
-        self.decoded = _Decoded(samples, preparation)
+        self.decoded = _Decoded(samples, preparation, images=preparation.sees_image)
         self.loss_frame = preparation.frame.at(loss_size)
         self.augment: Augmentation = augment
+
+    def shown(self, draw: Draw) -> Shown:
+        """Return what the encoder sees in a draw. Raises `ValueError` if that is no fixed view."""
+        sample, seed = self.samples[draw.index], self.preparation.prompt.seed
+        return Shown(sample.image, view_of(self.augment, seed, sample.id, draw.epoch))
 
     def __getitem__(self, draw: Draw) -> Batch:
         """Return the batch of one image, augmented as its epoch says."""
         image, masks = self.decoded[draw.index]
         sample_id = self.samples[draw.index].id
         if self.augment != "none":
-            seed = prompt_seed(self.preparation.prompt.seed, f"augment {sample_id}", draw.epoch)
-            height, width = image.shape[:2]
-            matrix, height, width = draw_matrix(self.augment, height, width, np.random.default_rng(seed))
-            image = warp_image(image, matrix, height, width)
+            rng = augmentation_rng(self.preparation.prompt.seed, sample_id, draw.epoch)
+            height, width = masks.shape[1:]
+            matrix, height, width = draw_matrix(self.augment, height, width, rng)
+            image = None if image is None else warp_image(image, matrix, height, width)
             masks = warp_masks(masks, matrix, height, width)
         inputs = self.preparation.inputs(sample_id, draw.epoch, image, masks)
         target, valid = self.loss_frame.target(masks)
@@ -179,10 +211,18 @@ class Scored:
 
 
 class ScoredSet(Dataset[Scored]):
-    """Samples as they are scored: not augmented, with the same prompt every time."""
+    """Samples as they are scored: not augmented, with the same prompt every time.
 
-    def __init__(self, samples: Sequence[Sample], preparation: Preparation):
-        self.samples, self.preparation = samples, preparation
+    `embedding_of`: looks up what was kept, if embeddings were (`Preparation.embedded`).
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preparation: Preparation,
+        embedding_of: Callable[[Shown], Tensor] | None = None,
+    ):
+        self.samples, self.preparation, self.embedding_of = samples, preparation, embedding_of
         self.decoded = _Decoded(samples, preparation)
 
     def __len__(self) -> int:
@@ -192,7 +232,10 @@ class ScoredSet(Dataset[Scored]):
         """Return one image with prompt and truth."""
         image, masks = self.decoded[index]
         sample = self.samples[index]
-        return Scored(sample, image, masks, self.preparation.inputs(sample.id, None, image, masks))
+        inputs = self.preparation.inputs(sample.id, None, image, masks)
+        if self.embedding_of is not None:
+            inputs = replace(inputs, embedding=self.embedding_of(Shown(sample.image, UNMOVED)))
+        return Scored(sample, _there(image), masks, inputs)
 
 
 def join_prompts(prompts: Sequence[Prompts]) -> Prompts:
@@ -204,19 +247,20 @@ def join_prompts(prompts: Sequence[Prompts]) -> Prompts:
     )
 
 
-def join_extra(extras: Sequence[Tensor | None]) -> Tensor | None:
-    """Put extra inputs into one batch; None where the method reads nothing."""
-    present = [extra for extra in extras if extra is not None]
+def join_present(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Put what all images of a batch have, or none of them, into one tensor or None."""
+    present = [tensor for tensor in tensors if tensor is not None]
     return torch.cat(present) if present else None
 
 
 def join(batches: Sequence[Batch]) -> Batch:
     """Put batches into one."""
     return Batch(
-        frame=torch.cat([batch.frame for batch in batches]),
+        frame=join_present([batch.frame for batch in batches]),
         prompts=join_prompts([batch.prompts for batch in batches]),
-        extra=join_extra([batch.extra for batch in batches]),
+        extra=join_present([batch.extra for batch in batches]),
         target=torch.cat([batch.target for batch in batches]),
         valid=torch.cat([batch.valid for batch in batches]),
         weight=torch.cat([batch.weight for batch in batches]),
+        embedding=join_present([batch.embedding for batch in batches]),
     )

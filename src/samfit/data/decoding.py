@@ -34,6 +34,15 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels, 1),
 }
+_COLOURS = {
+    "1": "grey",
+    "L": "grey",
+    "I": "grey",
+    "LA": "grey with alpha",
+    "P": "palette",
+    "RGBA": "RGB with alpha",
+}
+"""What modes of Pillow are called, where their name is not that of their colours."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Decoded:
     """(256, 3) RGB of each index, alpha laid over black, or None if pixels are no indexes."""
     lossy: bool
     """Whether the file is a JPEG, whose values are near what was saved, not equal to it."""
+    kind: str
+    """Colours and bits a channel of the file itself: `RGB, 8 bit`, `grey, 16 bit`, `palette, 8 bit`."""
 
 
 def decode(path: Path, page: int | None = None) -> Decoded:
@@ -63,7 +74,8 @@ def decode(path: Path, page: int | None = None) -> Decoded:
         pixels, top, palette = (_deep_colour(path, image.tell()), 65535, None) if deep else _raw(image, path)
         # Read after load(): Pillow and cv2 both turn a TIFF by themselves, and then Pillow drops the tag.
         upright = _UPRIGHT.get(_orientation(image), lambda same: same)
-        return Decoded(np.ascontiguousarray(upright(pixels)), top, palette, image.format in ("JPEG", "MPO"))
+        lossy = image.format in ("JPEG", "MPO")
+        return Decoded(np.ascontiguousarray(upright(pixels)), top, palette, lossy, _kind(image.mode, top))
 
 
 def decoded_size(path: Path, page: int | None = None) -> tuple[int, int]:
@@ -139,6 +151,12 @@ def _what_it_is(path: Path) -> str:
         "a text file" if all(byte >= 32 or byte in b"\t\r\n" for byte in head) else "an unknown kind of file"
     )
     return f"not an image but {kind} (known: {', '.join(FORMATS)})"
+
+
+def _kind(mode: str, top: int) -> str:
+    """Say what a mode of Pillow and the largest value of a file mean."""
+    mode = mode.partition(";")[0]
+    return f"{_COLOURS.get(mode, mode)}, {top.bit_length()} bit"
 
 
 def _orientation(image: Image.Image) -> int:

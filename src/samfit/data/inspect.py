@@ -6,7 +6,7 @@ Every image and every mask is decoded once; what is wrong with single files is c
 import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from samfit.data.decoding import decode
+from samfit.data.duplicates import BITS, Duplicate, PictureHash, Progress, Seen, find_duplicates, picture_hash
 from samfit.data.reading import MaskLevels, MaskReading, decide_reading, mask_levels, to_rgb
 from samfit.data.sources.row import Fault, Found
 from samfit.errors import DataError
 from samfit.types import Sample
 
-Progress = Callable[[Iterable, str, int], Iterable]
-"""Wraps an iterable to show how far it is: (iterable, what is done, how many) to the same iterable."""
-
 JPEG_NOISE = 1 / 8
 """Values of a JPEG mask within this share of the range from an expected value are taken for noise."""
+_GROUPS_NAMED = 5
+"""Groups that a message names, of those that lie in several splits."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,14 @@ class Inspection:
     """Split to the number of its images."""
     sizes: dict[str, int]
     """`width x height` to how many images have it, the most frequent first."""
+    kinds: dict[str, int]
+    """Colours and bits a channel (`RGB, 8 bit`) to how many images have them, the most frequent first."""
+    mask_kinds: dict[str, int]
+    """The same of mask files."""
+    duplicates: tuple[Duplicate, ...]
+    """Images that show the picture of an earlier one."""
+    groups: dict[str, dict[str, int]]
+    """Group to the number of its images in each split where it has any; empty if nobody named groups."""
     empty_masks: dict[str, int]
     """Class to the number of images in which no rater drew it."""
     foreground_share: dict[str, float]
@@ -67,6 +75,19 @@ class Inspection:
             "classes": list(self.classes),
             "images": self.images,
             "sizes": self.sizes,
+            "kinds": self.kinds,
+            "mask_kinds": self.mask_kinds,
+            "duplicates": [
+                {
+                    "first": str(pair.first.image),
+                    "second": str(pair.second.image),
+                    "splits": [pair.first.split, pair.second.split],
+                    "equal_pixels": pair.bits is None,
+                    "differing_bits": pair.bits or 0,
+                }
+                for pair in self.duplicates
+            ],
+            "groups": self.groups,
             "empty_masks": self.empty_masks,
             "foreground_share": self.foreground_share,
             "read_as": self.read_as,
@@ -76,7 +97,7 @@ class Inspection:
 def inspect(found: Found, *, page: int | None = None, progress: Progress | None = None) -> Inspection:
     """Decode every image and mask of `found` once and return what they hold and what is wrong.
 
-    `page`: which page of images that have several. `progress`: wraps the samples to show how far it is.
+    `page`: which page of images that have several. `progress`: wraps what is gone through, to show how far.
     """
     faults = list(found.faults)
     images: dict[Path, _Picture] = {}
@@ -91,18 +112,25 @@ def inspect(found: Found, *, page: int | None = None, progress: Progress | None 
     reading = decide_reading(masks.values(), found.values)
     faults += _size_faults(samples, images, masks)
     faults += _dark_images(images.values())
-    faults += _same_pictures(samples, images)
+    readable = [(sample, images[sample.image]) for sample in samples if sample.image in images]
+    duplicates = find_duplicates([Seen(one, image.digest, image.hash) for one, image in readable], progress)
+    faults += map(_twice, duplicates)
+    groups = _groups(samples)
+    faults += _torn_groups(samples, groups)
     faults += _inexact_masks(masks.values())
     faults += _doubtful_values(masks.values(), reading)
     covered = {name: _coverage(samples, masks, reading, name) for name in found.classes}
     faults += _extreme_masks(samples, covered, {fault.path for fault in faults if fault.level == "error"})
-    sizes = Counter(f"{picture.width} x {picture.height}" for picture in images.values())
     return Inspection(
         reading=reading,
         faults=tuple(faults),
         classes=found.classes,
         images=dict(Counter(sample.split for sample in samples)),
-        sizes=dict(sizes.most_common()),
+        sizes=_counts(f"{picture.width} x {picture.height}" for picture in images.values()),
+        kinds=_counts(picture.kind for picture in images.values()),
+        mask_kinds=_counts(mask.kind for mask in masks.values()),
+        duplicates=duplicates,
+        groups=groups,
         empty_masks={name: sum(share == 0 for share in covered[name].values()) for name in found.classes},
         foreground_share={
             name: float(np.mean(list(covered[name].values()))) if covered[name] else 0.0
@@ -127,6 +155,10 @@ class _Picture:
     width: int
     digest: bytes
     """Of the pixels, so that two files of the same picture are known."""
+    hash: PictureHash | None
+    """So that copies of a photograph are known, though their pixels differ."""
+    kind: str
+    """Colours and bits of the file."""
     top: int
     largest: int
     """The largest raw value."""
@@ -146,7 +178,13 @@ def _look_at(path: Path, page: int | None) -> _Picture:
     pixels = to_rgb(decoded)
     height, width = pixels.shape[:2]
     digest = hashlib.sha256(f"{height} {width} ".encode() + pixels.tobytes()).digest()
-    return _Picture(path, height, width, digest, decoded.top, int(decoded.pixels.max()))
+    largest = int(decoded.pixels.max())
+    return _Picture(path, height, width, digest, picture_hash(pixels), decoded.kind, decoded.top, largest)
+
+
+def _counts(words: Iterable[str]) -> dict[str, int]:
+    """Return each word and how often it comes, the most frequent first."""
+    return dict(Counter(words).most_common())
 
 
 def _size_faults(
@@ -179,20 +217,44 @@ def _dark_images(images: Iterable[_Picture]) -> Iterator[Fault]:
         yield Fault("warning", dark[0].path, message)
 
 
-def _same_pictures(samples: Iterable[Sample], images: dict[Path, _Picture]) -> Iterator[Fault]:
-    first: dict[bytes, Sample] = {}
+def _twice(pair: Duplicate) -> Fault:
+    one, other = pair.first, pair.second
+    both = f"{one.image} and {other.image} are the same picture"
+    if pair.bits is not None:
+        alike = f"{pair.bits} of {BITS} bits of their hashes differ"
+        both = f"{one.image} and {other.image} look like copies of one picture ({alike})"
+    if pair.between_splits:
+        message = f"{both}, in {one.split} and in {other.split}: scores would be too good; remove one"
+        return Fault("warning", other.image, message)
+    return Fault("note", other.image, f"{both}, twice in {other.split}")
+
+
+def _groups(samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
-        if sample.image not in images:
-            continue
-        other = first.setdefault(images[sample.image].digest, sample)
-        if other is sample:
-            continue
-        both = f"{other.image} and {sample.image} are the same picture"
-        if other.split == sample.split:
-            yield Fault("note", sample.image, f"{both}, twice in {sample.split}")
-        else:
-            message = f"{both}, in {other.split} and in {sample.split}: scores would be too good; remove one"
-            yield Fault("warning", sample.image, message)
+        if sample.group is not None:
+            counts[sample.group][sample.split] += 1
+    return {group: dict(counts[group]) for group in sorted(counts)}
+
+
+def _torn_groups(samples: Sequence[Sample], groups: dict[str, dict[str, int]]) -> Iterator[Fault]:
+    """Report, once, the groups that lie in several splits, with an image of each split."""
+    torn = [group for group, splits in groups.items() if len(splits) > 1]
+    if not torn:
+        return
+    first: dict[tuple[str | None, str], Path] = {}
+    for sample in samples:
+        first.setdefault((sample.group, sample.split), sample.image)
+    named = [
+        f"{group} ({', '.join(str(first[group, split]) for split in groups[group])})"
+        for group in torn[:_GROUPS_NAMED]
+    ]
+    more = f" and {len(torn) - len(named)} more" if len(torn) > len(named) else ""
+    message = (
+        f"{len(torn)} of {len(groups)} groups lie in several splits: {', '.join(named)}{more}; scores would "
+        "be too good: move each into one split"
+    )
+    yield Fault("warning", first[torn[0], next(iter(groups[torn[0]]))], message)
 
 
 def _inexact_masks(masks: Iterable[MaskLevels]) -> Iterator[Fault]:

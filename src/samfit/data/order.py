@@ -40,6 +40,15 @@ class StepOrder:
         """Number of optimizer steps of one epoch."""
         return -(-self.count // self.batch_size)
 
+    @property
+    def most_at_once(self) -> int:
+        """The most images that any process has in one part."""
+        return -(-min(self._part_size, self.count) // self.world)
+
+    @property
+    def _part_size(self) -> int:
+        return -(-self.batch_size // self.accumulate)
+
     def step(self, epoch: int, number: int) -> list[list[Draw]]:
         """Return this process's draws of step `number` (from 0), one list for each part."""
         return self._cut(epoch, number, self._permutation(epoch))
@@ -56,10 +65,9 @@ class StepOrder:
     def _cut(self, epoch: int, number: int, permutation: list[int]) -> list[list[Draw]]:
         images = permutation[number * self.batch_size : (number + 1) * self.batch_size]
         share = 1 / len(images)
-        part_size = -(-self.batch_size // self.accumulate)
         parts = []
-        for first in range(0, len(images), part_size):
-            part = images[first : first + part_size]
+        for first in range(0, len(images), self._part_size):
+            part = images[first : first + self._part_size]
             own = [Draw(epoch, index, share) for index in part[self.rank :: self.world]]
             parts.append(own or [Draw(epoch, part[0], 0.0)])
         return parts

@@ -126,6 +126,8 @@ class MaskLevels:
     """Values that fill areas, unlike those of a smooth border, which are thin lines."""
     lossy: bool
     """Whether the file is a JPEG."""
+    kind: str
+    """Colours and bits of the file, as `Decoded.kind`."""
 
     def foreground_pixels(self, reading: MaskReading, class_name: str) -> int:
         """Return how many pixels belong to `class_name`."""
@@ -135,7 +137,8 @@ class MaskLevels:
 
 def mask_levels(path: Path) -> MaskLevels:
     """Decode a mask and return what values it holds. Raises `DataError` if it cannot be read."""
-    values, top, luminance, lossy = _decode_mask(path)
+    decoded = decode(path)
+    values, luminance = _grey(decoded)
     histogram = np.bincount(values.ravel())
     counts = {int(value): int(histogram[value]) for value in np.flatnonzero(histogram)}
     # A value fills an area if a thousandth of the picture remains of it after a pixel is taken off all round.
@@ -147,7 +150,7 @@ def mask_levels(path: Path) -> MaskLevels:
         >= max(1, values.size / 1000)
     )
     height, width = values.shape
-    return MaskLevels(path, height, width, counts, top, luminance, areas, lossy)
+    return MaskLevels(path, height, width, counts, decoded.top, luminance, areas, decoded.lossy, decoded.kind)
 
 
 def decide_reading(masks: Iterable[MaskLevels], values: dict[str, int] | None = None) -> MaskReading:
@@ -205,18 +208,18 @@ def read_masks(sample: Sample, reading: MaskReading, classes: Sequence[str]) -> 
 
 def _read_classes(path: Path, reading: MaskReading, classes: Sequence[str]) -> NDArray[np.float32]:
     """Decode a mask file once and return (C, H, W) of 0 and 1."""
-    values, top, luminance, _ = _decode_mask(path)
-    return np.stack([reading.is_foreground(values, top, luminance, name) for name in classes]).astype(
+    decoded = decode(path)
+    values, luminance = _grey(decoded)
+    return np.stack([reading.is_foreground(values, decoded.top, luminance, name) for name in classes]).astype(
         np.float32
     )
 
 
-def _decode_mask(path: Path) -> tuple[Pixels, int, NDArray[np.uint8] | None, bool]:
-    """Return (H, W) grey values or indexes, the top of their type, each index's luminance, and lossiness."""
-    decoded = decode(path)
+def _grey(decoded: Decoded) -> tuple[Pixels, NDArray[np.uint8] | None]:
+    """Return (H, W) grey values or indexes, and each index's luminance."""
     luminance = None if decoded.palette is None else _luminance(decoded.palette).astype(np.uint8)
     values = _luminance(decoded.pixels) if decoded.pixels.ndim == 3 else decoded.pixels
-    return values, decoded.top, luminance, decoded.lossy
+    return values, luminance
 
 
 def _luminance(colours: Pixels) -> Pixels:

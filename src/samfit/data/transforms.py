@@ -5,13 +5,15 @@ Coordinates are pixel indices: pixel i has its centre at i. A matrix (2, 3) maps
 """
 
 import math
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Augmentation = Literal["none", "flips", "affine"]
+from samfit.settings import Augmentation
+
 Matrix = NDArray[np.float64]
 AnyT = TypeVar("AnyT", bound=np.generic)
 
@@ -20,6 +22,34 @@ LARGEST_SHIFT = 0.06
 SMALLEST_SCALE, LARGEST_SCALE = 0.9, 1.1
 LARGEST_ANGLE = 15.0
 """Degrees."""
+
+
+@dataclass(frozen=True, order=True)
+class View:
+    """One of the eight ways in which flips and quarter turns show an image."""
+
+    mirror: bool
+    """Whether left and right are exchanged first."""
+    turns: int
+    """Quarter turns against the clock after that, 0…3."""
+
+    def matrix(self, height: int, width: int) -> tuple[Matrix, int, int]:
+        """Return how an image of `height` x `width` is moved, the new height and the new width."""
+        matrix = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]] if self.mirror else np.eye(2, 3))
+        for _ in range(self.turns):
+            # (x, y) goes to (y, width - 1 - x).
+            matrix = np.array([matrix[1], [0, 0, width - 1] - matrix[0]])
+            height, width = width, height
+        return matrix, height, width
+
+
+UNMOVED = View(mirror=False, turns=0)
+"""The image as it is."""
+
+
+def draw_view(rng: np.random.Generator) -> View:
+    """Draw one of the eight views."""
+    return View(mirror=bool(rng.integers(2)), turns=int(rng.integers(4)))
 
 
 def draw_matrix(
@@ -31,10 +61,8 @@ def draw_matrix(
     `affine`: after that also turned, scaled and shifted, at the same size.
     """
     if kind == "none":
-        return _flip_and_turn(height, width, mirror=False, turns=0)
-    flipped, height, width = _flip_and_turn(
-        height, width, mirror=bool(rng.integers(2)), turns=int(rng.integers(4))
-    )
+        return UNMOVED.matrix(height, width)
+    flipped, height, width = draw_view(rng).matrix(height, width)
     if kind == "flips":
         return flipped, height, width
     return _shift_scale_turn(height, width, rng) @ np.vstack([flipped, [0, 0, 1]]), height, width
@@ -80,16 +108,6 @@ def _flip(array: NDArray[AnyT], matrix: Matrix) -> NDArray[AnyT]:
     moved = array if matrix[0, 0] else array.swapaxes(0, 1)
     columns, rows = (int(sign) for sign in matrix[:, :2].sum(axis=1))
     return np.ascontiguousarray(moved[::rows, ::columns])
-
-
-def _flip_and_turn(height: int, width: int, *, mirror: bool, turns: int) -> tuple[Matrix, int, int]:
-    """Return the matrix of a left-right flip followed by quarter turns against the clock, and the size."""
-    matrix = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]] if mirror else np.eye(2, 3))
-    for _ in range(turns):
-        # (x, y) goes to (y, width - 1 - x).
-        matrix = np.array([matrix[1], [0, 0, width - 1] - matrix[0]])
-        height, width = width, height
-    return matrix, height, width
 
 
 def _shift_scale_turn(height: int, width: int, rng: np.random.Generator) -> Matrix:

@@ -1,8 +1,10 @@
 """The devices that a command works on, through Lightning's Fabric."""
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from samfit.cache.size import free_memory
 from samfit.errors import SettingError
 
 
@@ -18,3 +20,10 @@ def open_fabric(accelerator: str, *, devices: int = 1, nodes: int = 1, strategy:
         usual = {"accelerator": "auto", "devices": 1, "nodes": 1, "strategy": "auto"}
         given = " ".join(f"--{name} {value}" for name, value in wanted.items() if value != usual[name])
         raise SettingError(f"{given}: cannot be had on this machine: {error}") from error
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the bytes that can still be had on a device, or None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_memory() or None

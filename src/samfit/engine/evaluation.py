@@ -1,51 +1,57 @@
 """`evaluate`: how good a run is on images that it was not trained on, with the base model beside it."""
 
-import csv
 import heapq
-import io
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samfit.data.batches import Preparation, Scored, ScoredSet
+from samfit.data.batches import Preparation, PromptRule, ScoredSet
 from samfit.data.inspect import inspect, require_sound
+from samfit.data.reading import MaskReading
 from samfit.data.sources import Found, find_samples
+from samfit.data.sources.groups import assign_groups
 from samfit.data.splits import hold_out
+from samfit.declare import typed
 from samfit.defaults import as_in_run, require_prompt_class
 from samfit.engine.devices import open_fabric
 from samfit.engine.models import FinishedRun, open_run, prompt_rule
-from samfit.engine.scoring import ImageScore, score_set
+from samfit.engine.pictures import Pictures
+from samfit.engine.scoring import Answer, Watch, score_protocols
 from samfit.errors import DataError, RunError, SettingError
 from samfit.files import write_json, write_text
-from samfit.metrics import bootstrap_interval
+from samfit.metrics import METRICS, require_metrics
+from samfit.metrics.protocols import Protocol, from_truth, protocol_of
+from samfit.metrics.scores import ImageScore, measures_borders, with_borders
+from samfit.metrics.surfaces import Ruler
 from samfit.progress import track
-from samfit.report.overlays import draw_overlay, write_png
+from samfit.report.overlays import draw_overlay, with_caption, write_png
+from samfit.report.scores import GROUP_INTERVALS, INTERVALS, Scored, per_image_table, summarise
 from samfit.runs import RunFolder
 from samfit.settings import EvaluateSettings, TrainSettings, resolved
 from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
 
-PROTOCOL = (
-    "Dice and IoU of each image at its original size, thresholds 0.5 on probability and truth, no smoothing, "
-    "mean over classes, then over images; bootstrap 95 % interval over images. "
-    "Nothing in truth and prediction counts as 1, nothing in one of them as 0."
-)
 
-
-def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings, *, pictures: Pictures | None = None) -> dict[str, Any]:
     """Score a run and its base model without adaptation; return what `evaluation/summary.json` holds.
 
-    Also writes `per_image.csv` and the overlays of the worst images. Raises `RunError` if there is no such
-    run or its adapter does not fit, `DataError` if the data cannot be used or has no such split.
+    Also writes `per_image.csv` and the overlays of the worst images. `pictures`: draws each image, as the
+    first protocol asks for it. Raises `RunError` if there is no such
+    run or its adapter does not fit, `DataError` if the data cannot be used or has no such split, and
+    `SettingError` if a setting contradicts a protocol or a metric needs a package that is not installed.
     """
-    folder = RunFolder(settings.run)
+    folder, group = RunFolder(settings.run), settings.group
     trained = folder.settings()
-    settings = as_in_run(settings, trained)
+    protocols, ruler = protocols_of(settings)
+    asked = {row.name: as_in_run(settings, trained, row) for row in protocols}
+    settings = asked[protocols[0].name]
     if settings.data is None:
         raise RunError(f"{folder.path} was imported and has no data set: give one with --data and --dataset")
     elsewhere = trained.data is None or settings.data.resolve() != trained.data.resolve()
@@ -58,55 +64,141 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     run = open_run(folder, keep_base=True)
     run.model.backbone.attend(settings.attention)
     require_prompt_class(settings, run.model.classes)
-    found = _find(settings, run)
+    found = _find(settings, run, None if elsewhere else trained.group)
     inspection = inspect(found, page=trained.page, progress=track)
     require_sound(inspection)
     if elsewhere:  # what is doubtful in the run's own data was said when it was trained
         for fault in inspection.faults:
             if fault.level == "warning":
                 logger.warning("%s", fault.message)
-    samples = _of_split(found.samples, settings, None if elsewhere else trained)
-    frame = run.model.backbone.frame
-    scored = ScoredSet(
-        samples,
-        Preparation(
-            classes=run.model.classes,
-            reading=inspection.reading,
-            frame=frame,
-            prompt=prompt_rule(settings, trained.seed),
-            read_extra=run.model.row.reader,
-            page=trained.page,
-        ),
-    )
-    fabric = open_fabric(settings.accelerator)
-    model = run.model.to(fabric.device)
-    worst = _Worst(settings.overlays)
-    adapted = score_set(model, frame, scored, fabric, settings.batch_size, watch=worst.add, said="adapted")
-    with model.disabled():
-        base = score_set(model, frame, scored, fabric, settings.batch_size, said="base model")
-    from_truth = settings.prompt in ("click", "box")
+    samples = of_split(found.samples, settings, None if elsewhere else trained)
+    if group is not None:
+        samples = _regrouped(samples, settings.data, group)
+    worst = _Worst(settings.overlays, protocols[0], resolved(settings.prompt))
+    scores = _score(run, samples, inspection.reading, protocols, asked, ruler, worst, pictures)
+    evaluations = [
+        Scored(
+            protocol=row,
+            prompt=resolved(asked[row.name].prompt),
+            prompt_class=asked[row.name].prompt_class,
+            departures=tuple(_departures(row, asked[row.name], run)),
+            adapted=scores[row.name][0],
+            unadapted=scores[row.name][1],
+        )
+        for row in protocols
+    ]
+    groups = [sample.group for sample in samples if sample.group is not None] or None
+    first, *others = [summarise(scored, run.model.classes, groups) for scored in evaluations]
     summary = {
-        "protocol": "default",
-        "protocol_description": PROTOCOL,
         "split": settings.split,
         "images": len(samples),
-        "prompt": settings.prompt,
-        "prompt_class": settings.prompt_class if from_truth else None,
-        "prompt_from_truth": from_truth,
-        "empty_targets": sum(sum(score.empty_target) for score in adapted),
         "mask_reading": inspection.reading.describe(),
-        "metrics": _metrics(adapted),
-        "per_class": {name: _metrics(adapted, index) for index, name in enumerate(run.model.classes)},
-        "unadapted": {"metrics": _metrics(base)},
+        "groups": None if groups is None else len(set(groups)),
+        "intervals": INTERVALS if groups is None else GROUP_INTERVALS,
+        "checkpoint_chosen_on": None if trained.data is None else "validation",
+        **first,
+        "other_protocols": {other["protocol"]: other for other in others},
     }
-    write_text(folder.evaluation / "per_image.csv", _per_image(run.model.classes, adapted, base))
+    write_text(folder.evaluation / "per_image.csv", per_image_table(evaluations, run.model.classes))
     worst.write(folder)
     write_json(folder.evaluation / "summary.json", summary)
     return summary
 
 
-def _find(settings: EvaluateSettings, run: FinishedRun) -> Found:
-    """Find the samples, with masks of the run's classes.
+def protocols_of(settings: EvaluateSettings) -> tuple[list[Protocol], Ruler]:
+    """Return the protocols that are asked for, with the metrics of borders if these are, and their ruler."""
+    protocols = [protocol_of(name) for name in settings.protocol]
+    if settings.surface:
+        if not any(map(measures_borders, protocols)):
+            raise SettingError(
+                f"--surface: borders are measured at the original size, between masks; none of the protocols "
+                f"{', '.join(settings.protocol)} compares these; add default to --protocol"
+            )
+        protocols = [with_borders(row) if measures_borders(row) else row for row in protocols]
+    given = {"spacing": settings.spacing, "tolerance": settings.tolerance}
+    used = {field: value for field, value in given.items() if value is not None}
+    if used and not settings.surface:
+        field, value = next(iter(used.items()))
+        raise SettingError(f"{typed(field, value)}: only --surface uses it; add --surface")
+    require_metrics(name for row in protocols for name in row.metrics)
+    return protocols, Ruler(**used)
+
+
+def _score(
+    run: FinishedRun,
+    samples: Sequence[Sample],
+    reading: MaskReading,
+    protocols: Sequence[Protocol],
+    asked: Mapping[str, EvaluateSettings],
+    ruler: Ruler,
+    worst: "_Worst",
+    pictures: Pictures | None,
+) -> dict[str, tuple[list[ImageScore], list[ImageScore]]]:
+    """Return, by protocol, the scores of the run and of its base model; each prompt is asked once."""
+    settings = asked[protocols[0].name]
+    fabric = open_fabric(settings.accelerator)
+    model, frame = run.model.to(fabric.device), run.model.backbone.frame
+    of_rule: dict[PromptRule, list[Protocol]] = {}
+    for row in protocols:
+        of_rule.setdefault(prompt_rule(asked[row.name], run.settings.seed), []).append(row)
+    scores = {}
+    for rule, rows in of_rule.items():
+        scored = ScoredSet(
+            samples,
+            Preparation(
+                classes=run.model.classes,
+                reading=reading,
+                frame=frame,
+                prompt=rule,
+                read_extra=run.model.row.reader,
+                page=run.settings.page,
+            ),
+        )
+        score = partial(score_protocols, model, frame, scored, fabric, settings.batch_size, rows, ruler=ruler)
+        shown = pictures if protocols[0] in rows else None
+        watches = [worst.add] if protocols[0] in rows else []
+        watches += [shown.adapted] if shown else []
+        adapted = score(watch=_all_of(watches), said=f"adapted, {rule.kind}")
+        with model.disabled():
+            base = score(watch=shown.unadapted if shown else None, said=f"base model, {rule.kind}")
+        scores |= {row.name: (adapted[row.name], base[row.name]) for row in rows}
+    return scores
+
+
+def _all_of(watches: Sequence[Watch]) -> Watch:
+    """Return what shows an answer to each of several."""
+
+    def watch(answer: Answer, scores: Mapping[str, ImageScore]) -> None:
+        for one in watches:
+            one(answer, scores)
+
+    return watch
+
+
+def _departures(protocol: Protocol, asked: EvaluateSettings, run: FinishedRun) -> Iterator[str]:
+    """Yield what of this evaluation is not as the protocol, or as the training, has it."""
+    trained = run.settings
+    if asked.prompt != trained.prompt:
+        yield f"trained with --prompt {trained.prompt}, asked with {asked.prompt}"
+    elif asked.prompt == "click":
+        for field in ("clicks", "negative_clicks"):
+            value, other = getattr(trained, field), getattr(asked, field)
+            if value != other:
+                yield f"trained with {typed(field, value)}, asked with {other}"
+    if protocol.fit is not None and trained.fit != protocol.fit:
+        yield f"the run has --fit {trained.fit}, published results of this protocol --fit {protocol.fit}"
+    if trained.data is None:
+        yield "imported: which images chose the checkpoint is not known"
+    elif asked.split == protocol.checkpoint:
+        yield f"the {asked.split} images that are scored chose the checkpoint: scores are too good"
+    elif asked.split == "train":
+        yield "the images that are scored were trained on: scores are too good"
+    if run.folder.base.is_file():
+        yield "the unadapted model has the adapted mask decoder: the checkpoint does not hold its own"
+
+
+def _find(settings: EvaluateSettings, run: FinishedRun, group: str | None) -> Found:
+    """Find the samples, with masks of the run's classes, grouped as `group` says.
 
     Where run and data set have one class each, these are the same, whatever their names: `lesion` and
     `foreground`, say.
@@ -114,9 +206,9 @@ def _find(settings: EvaluateSettings, run: FinishedRun) -> Found:
     dataset, data = str(settings.dataset), resolved(settings.data)
     classes, values = run.model.classes, run.settings.mask_values
     try:
-        return find_samples(dataset, data, classes=classes, values=values)
+        return find_samples(dataset, data, classes=classes, values=values, group=group)
     except SettingError:
-        found = find_samples(dataset, data, values=values)
+        found = find_samples(dataset, data, values=values, group=group)
     if len(classes) != 1 or len(found.classes) != 1:
         raise DataError(
             f"{data}: the run segments {', '.join(classes)}, the data set has {', '.join(found.classes)}"
@@ -126,7 +218,7 @@ def _find(settings: EvaluateSettings, run: FinishedRun) -> Found:
     return replace(found, samples=samples, classes=classes)
 
 
-def _of_split(
+def of_split(
     samples: Sequence[Sample], settings: EvaluateSettings, trained: TrainSettings | None
 ) -> list[Sample]:
     """Return the samples of the split asked for; training and validation are cut as the run cut them."""
@@ -143,52 +235,31 @@ def _of_split(
     return chosen
 
 
-def _metrics(scores: Sequence[ImageScore], class_index: int | None = None) -> dict[str, dict[str, float]]:
-    """Return mean and interval of Dice and IoU, of one class or of the mean over classes."""
-    result = {}
-    for name in ("dice", "iou"):
-        values = [getattr(score, name) for score in scores]
-        means = [float(np.mean(row)) if class_index is None else row[class_index] for row in values]
-        interval = bootstrap_interval(means)
-        result[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    return result
-
-
-def _per_image(classes: Sequence[str], adapted: Sequence[ImageScore], base: Sequence[ImageScore]) -> str:
-    """Return one row an image and class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "image",
-            "class",
-            "dice",
-            "iou",
-            "unadapted_dice",
-            "unadapted_iou",
-            "empty_target",
-            "empty_prediction",
-        ]
-    )
-    for one, other in zip(adapted, base, strict=True):
-        for index, name in enumerate(classes):
-            scores = (one.dice[index], one.iou[index], other.dice[index], other.iou[index])
-            empty = (one.empty_target[index], one.empty_prediction[index])
-            writer.writerow([one.id, name, *(f"{score:.6f}" for score in scores), *map(int, empty)])
-    return text.getvalue()
+def _regrouped(samples: Sequence[Sample], folder: Path, group: str) -> list[Sample]:
+    """Return the samples that are scored with the groups that the evaluation asks for, not the training."""
+    grouped, faults = assign_groups(samples, folder, group)
+    if faults:
+        raise DataError(fault.message for fault in faults)
+    return list(grouped)
 
 
 class _Worst:
-    """Keeps the images with the lowest Dice, for their overlays."""
+    """Keeps the images with the worst score by the first metric of a protocol, for their overlays."""
 
-    def __init__(self, count: int):
-        self._count = count
-        self._kept: list[tuple[float, str, Scored, NDArray[np.bool_]]] = []
+    def __init__(self, count: int, protocol: Protocol, prompt: str):
+        self._count, self._protocol, self._prompt = count, protocol, prompt
+        self._metric = METRICS[protocol.metrics[0]]
+        self._kept: list[tuple[float, str, _Shown]] = []
 
-    def add(self, item: Scored, probability: NDArray[np.float32], score: ImageScore) -> None:
-        """Take one scored image."""
-        entry = (-float(np.mean(score.dice)), item.sample.id, item, probability >= 0.5)
-        heapq.heappush(self._kept, entry)
+    def add(self, answer: Answer, scores: Mapping[str, ImageScore]) -> None:
+        """Take one scored image; nothing is kept of those that are better than the worst."""
+        name = answer.item.sample.id
+        score = float(np.mean(scores[self._protocol.name].values[self._metric.name]))
+        rank = score if self._metric.best == "lowest" else -score
+        if len(self._kept) == self._count and (not self._kept or (rank, name) <= self._kept[0][:2]):
+            return
+        shown = _Shown(answer.item.image, answer.item.masks >= 0.5, answer.probability() >= 0.5, score)
+        heapq.heappush(self._kept, (rank, name, shown))
         if len(self._kept) > self._count:
             heapq.heappop(self._kept)
 
@@ -197,9 +268,23 @@ class _Worst:
         target = folder.evaluation / "overlays"
         for old in target.glob("*.png"):
             old.unlink()
-        for number, (_, name, item, mask) in enumerate(
-            sorted(self._kept, key=lambda e: e[:2], reverse=True), 1
-        ):
-            picture = draw_overlay(item.image, mask, item.masks >= 0.5)
+        source = ", from the truth" if from_truth(self._prompt) else ""
+        for number, (_, name, shown) in enumerate(sorted(self._kept, key=lambda e: e[:2], reverse=True), 1):
+            caption = (
+                f"{self._metric.title} {shown.score:.4f}",
+                f"protocol: {self._protocol.name}",
+                f"prompt: {self._prompt}{source}",
+            )
+            picture = with_caption(draw_overlay(shown.image, shown.mask, shown.truth), caption)
             # A character has four bytes at most, the name of a file 255.
             write_png(target / f"{number:02d}_{name[:60]}.png", picture)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What an overlay shows: image (H, W, 3), truth and prediction (C, H, W), and the score of the image."""
+
+    image: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    score: float

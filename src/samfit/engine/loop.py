@@ -3,15 +3,18 @@
 A run that was interrupted goes on from `Position` and ends with the same weights as one that was not.
 """
 
+import hashlib
 import logging
 import math
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,19 +22,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
+from samfit import processes
 from samfit.data.batches import ScoredSet, TrainingSet, join
-from samfit.data.order import StepOrder
+from samfit.data.order import Draw, StepOrder
 from samfit.data.prompts import prompt_seed
+from samfit.engine.embeddings import Embeddings, asked_for
 from samfit.engine.logs import Logger, write_metrics
 from samfit.engine.samples import write_samples
 from samfit.engine.scoring import ImageScore, means, score_set
+from samfit.engine.stepping import AtOnce, NothingLess, Stepper
 from samfit.engine.stopping import StopRequest
 from samfit.errors import Interrupted, RunError
 from samfit.losses import loss_function
 from samfit.methods.adapted import AdaptedModel
+from samfit.methods.precision import autocast
 from samfit.runs import RunFolder, load_state, read_checkpoint, save_adapter, save_checkpoint
 from samfit.settings import TrainSettings, resolved
-from samfit.step import training_step
 from samfit.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -55,6 +61,8 @@ class Position:
     """Time of the current epoch so far."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """Rows of metrics.csv."""
+    at_once: dict[str, Any] = field(default_factory=dict)
+    """Fields of `AtOnce` since memory ran out for the last time; empty if it never did."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Task:
     validation: ScoredSet
     fingerprint: str
     """Hash of the data, so that a run does not go on with other data."""
+    embeddings: Embeddings | None
+    """What is looked up instead of encoding images, or None."""
 
 
 class Loop:
@@ -77,7 +87,6 @@ class Loop:
         self.task, self.fabric, self.tool = task, fabric, tool
         self.settings = task.settings
         self.frame = task.model.backbone.frame
-        self.loss_function = loss_function(resolved(self.settings.loss))
         self.epochs = resolved(self.settings.epochs)
         self.order = StepOrder(
             count=len(task.training.samples),
@@ -87,10 +96,18 @@ class Loop:
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
-        self.model, self.optimizer = fabric.setup(task.model, self._make_optimizer())
+        self.steps = min(self.epochs * self.order.steps, self.settings.max_steps or sys.maxsize)
         # Fabric's own bf16 would round the coordinates of prompts too, to several pixels.
-        self.autocast = torch.autocast(
-            fabric.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+        self.autocast = autocast(self.settings.precision, fabric.device)
+        self.model = task.model.to(fabric.device)
+        self.optimizer = self._make_optimizer()
+        self.stepper = Stepper(
+            self.model,
+            self.optimizer,
+            loss_function(resolved(self.settings.loss)),
+            device=fabric.device,
+            images=self.order.most_at_once,
+            autocast=self.autocast,
         )
         self.position = Position()
         self.stop = StopRequest()
@@ -98,9 +115,10 @@ class Loop:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[resolved(self.settings.optimizer)]
         return kind(
-            self.task.model.trained().values(),
+            self.model.trained().values(),
             lr=resolved(self.settings.learning_rate),
             weight_decay=resolved(self.settings.weight_decay),
+            fused=True,  # the stepper needs it
         )
 
     def resume(self) -> None:
@@ -111,24 +129,55 @@ class Loop:
         try:
             self.optimizer.load_state_dict(content["optimizer"])
             self.position = Position(**content["position"])
+            if self.position.at_once:
+                self.stepper.at_once = AtOnce(**self.position.at_once)
         except (TypeError, ValueError, KeyError) as error:
             raise RunError(f"{path} does not fit this run or this version of samfit: {error}") from error
 
     def run(self) -> Position:
         """Train to the end. Raises `Interrupted` after Ctrl-C or SIGTERM, with the checkpoint written."""
-        with self.stop, self._progress() as progress:
-            if self.position.epoch == self.position.step == 0:
+        self._require_equal_weights()
+        new = self._steps_done() == 0
+        with self.stop:
+            if new:
                 self._save_checkpoint()
-                self._write_samples()
-            while not self._finished():
-                self._train_epoch(progress)
-                self._close_epoch(self._validate())
+            with self._without_encoder(), self._progress() as progress:
+                if new:
+                    self._write_samples()
+                while not self._finished():
+                    self._train_epoch(progress)
+                    self._close_epoch(self._validate())
         return self.position
+
+    @contextmanager
+    def _without_encoder(self) -> Iterator[None]:
+        """Encode beforehand what the run will ask for, and do without the encoder then, where that can be."""
+        embeddings = self.task.embeddings
+        if embeddings is None:
+            yield
+            return
+        samples = self.task.training.samples, self.task.validation.samples
+        embeddings.fill(asked_for(self.settings, *samples, self._steps_done()), self._stop_if_asked)
+        with embeddings.without_encoder():
+            yield
+
+    def _require_equal_weights(self) -> None:
+        """Raise `RunError` if processes, which exchange nothing but gradients, do not start alike."""
+        if self.fabric.world_size == 1:
+            return
+        digest = hashlib.sha256(self.model.backbone.weights_hash.encode())
+        for tensor in self.model.adapter_state().values():
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        if not processes.all_alike(digest.hexdigest()):
+            raise RunError(
+                "the processes of this training do not start from the same weights: give all machines the "
+                f"same file as --weights (now {self.settings.weights}), and the same versions of everything"
+            )
 
     def _finished(self) -> bool:
         patience = self.settings.patience
         stopped_early = patience is not None and self.position.waited >= patience
-        return stopped_early or self.position.epoch >= self.epochs
+        return stopped_early or self.steps_taken >= self.steps
 
     def _train_epoch(self, progress: "_EpochProgress") -> None:
         position = self.position
@@ -136,7 +185,6 @@ class Loop:
         progress.start(position, self.order.steps)
         began = time.perf_counter()
         for parts in self._batches(position.epoch, position.step):
-            torch.manual_seed(prompt_seed(self.settings.seed, f"step {position.step}", position.epoch))
             losses = self._step(parts)
             position.step += 1
             for name, value in losses.items():
@@ -151,7 +199,7 @@ class Loop:
 
     def _batches(self, epoch: int, start: int) -> Iterator[list[Batch]]:
         """Yield the parts of every step, read beside the training if there are workers."""
-        steps = list(self.order.epoch(epoch, start))
+        steps = list(self.order.epoch(epoch, start))[: self.steps - self._steps_done()]
         loader: DataLoader[Batch] = DataLoader(
             self.task.training,
             batch_sampler=[part for parts in steps for part in parts],
@@ -160,32 +208,45 @@ class Loop:
         )
         batches = iter(loader)
         for parts in steps:
-            yield [next(batches) for _ in parts]
+            yield [self._with_embeddings(next(batches), draws) for draws in parts]
+
+    def _with_embeddings(self, batch: Batch, draws: Sequence[Draw]) -> Batch:
+        """Look up what the encoder made of a batch, if that was kept."""
+        embeddings = self.task.embeddings
+        if embeddings is None:
+            return batch
+        found = [embeddings.of(self.task.training.shown(draw)) for draw in draws]
+        return replace(batch, embedding=torch.cat(found))
 
     def _step(self, parts: Sequence[Batch]) -> dict[str, float]:
         """Take one optimizer step; return the parts of the loss of the whole batch, over all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self._steps_done())
-        sums: dict[str, torch.Tensor] = {}
-        for number, batch in enumerate(parts):
-            with self.fabric.no_backward_sync(self.model, enabled=number < len(parts) - 1):
-                with self.autocast:
-                    result = training_step(
-                        self.model, self.frame, batch.to(self.fabric.device), self.loss_function
-                    )
-                # Processes average their gradients; shares already add up to one over all of them.
-                self.fabric.backward(result.loss * self.fabric.world_size)
-            for name, value in result.parts.items():
-                sums[name] = sums[name] + value if name in sums else value
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        values = self._over_processes(torch.stack(list(sums.values()))).tolist()
-        if not all(map(math.isfinite, values)):
+        position = self.position
+        seed = prompt_seed(self.settings.seed, f"step {position.step}", position.epoch)
+        name = f"step {position.step + 1} of epoch {position.epoch + 1}"
+        try:
+            losses = self.stepper.take(parts, seed, name)
+        except NothingLess as error:
+            raise RunError(self._nothing_less(name)) from error
+        if self.stepper.at_once.shortages:
+            position.at_once = asdict(self.stepper.at_once)
+        if not all(map(math.isfinite, losses.values())):
             raise RunError(
-                f"the loss is no longer a number in epoch {self.position.epoch + 1}: try a lower "
+                f"the loss is no longer a number in epoch {position.epoch + 1}: try a lower "
                 f"--learning-rate (now {self.settings.learning_rate}), or --precision 32"
             )
-        return dict(zip(sums, values, strict=True))
+        return losses
+
+    def _nothing_less(self, step: str) -> str:
+        settings = self.settings
+        return (
+            f"out of memory in {step}, though one image passes at once, in small chunks: choose a smaller "
+            f"--image-size (now {settings.image_size}), another --method (now {settings.method}) or "
+            f"--backbone (now {settings.backbone}), or more parts with --accumulate (now "
+            f"{settings.accumulate}); 'samfit plan --vram SIZE' lists what fits. On a larger device the run "
+            f"goes on from its last checkpoint with 'samfit train --resume {self.task.folder.path}'"
+        )
 
     def _over_processes(self, values: torch.Tensor) -> torch.Tensor:
         if self.fabric.world_size == 1:
@@ -193,6 +254,11 @@ class Loop:
         total = self.fabric.all_reduce(values, reduce_op="sum")
         assert isinstance(total, torch.Tensor)
         return total
+
+    @property
+    def steps_taken(self) -> int:
+        """Optimizer steps of the epochs that are done, the last of which `max_steps` may have cut short."""
+        return min(self.position.epoch * self.order.steps, self.steps)
 
     def _steps_done(self) -> int:
         return self.position.epoch * self.order.steps + self.position.step
@@ -204,13 +270,11 @@ class Loop:
             return highest * (step + 1) / warmup
         if self.settings.schedule == "constant":
             return highest
-        total = self.epochs * self.order.steps
-        return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
     def _validate(self) -> list[ImageScore]:
-        # Processes score different numbers of images: they cannot agree to stop in between, nor use the
-        # model as Fabric wraps it, which lets them wait for each other.
-        model = self.task.model.eval()
+        # Processes score different numbers of images: they cannot agree to stop in between.
+        model = self.model.eval()
         watch = (lambda *_: self._stop_if_asked()) if self.fabric.world_size == 1 else None
         with self.autocast:
             return score_set(
@@ -229,7 +293,7 @@ class Loop:
             f"validation_{name}": value for name, value in means(self.task.model.classes, scores).items()
         }
         dice = validation["validation_dice"]
-        losses = {name: value / self.order.steps for name, value in position.losses.items()}
+        losses = {name: value / position.step for name, value in position.losses.items()}
         position.epoch += 1
         row = {
             "epoch": position.epoch,
@@ -269,7 +333,8 @@ class Loop:
     def _write_samples(self) -> None:
         if self.fabric.is_global_zero:
             path = self.task.folder.samples / f"epoch_{self.position.epoch:04d}.png"
-            write_samples(path, self.task.model.eval(), self.frame, self.task.validation, self.fabric)
+            with self.autocast:
+                write_samples(path, self.task.model.eval(), self.frame, self.task.validation, self.fabric)
 
     def _save_checkpoint(self) -> None:
         if self.fabric.is_global_zero:

@@ -17,8 +17,9 @@ SHOWN = 4
 def write_samples(path: Path, model: AdaptedModel, frame: Frame, samples: ScoredSet, fabric: Fabric) -> None:
     """Write image and overlay of the first validation images to `path`."""
     rows, captions = [], []
-    for item, probability in predict_set(model, frame, samples, range(min(SHOWN, len(samples))), 1, fabric):
-        rows.append([item.image, draw_overlay(item.image, probability >= 0.5, item.masks >= 0.5)])
+    for answer in predict_set(model, frame, samples, range(min(SHOWN, len(samples))), 1, fabric):
+        item = answer.item
+        rows.append([item.image, draw_overlay(item.image, answer.probability() >= 0.5, item.masks >= 0.5)])
         captions.append(item.sample.id)
     write_png(
         path, contact_sheet(rows, captions, ["image", path.stem.replace("_", " ")], legend(model.classes))

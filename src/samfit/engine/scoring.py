@@ -1,49 +1,62 @@
-"""Scores of a model on samples: one number an image and class, at the original size."""
+"""Scores of a model on samples, by one or several protocols: one number an image, class and metric."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import Tensor
 
-from samfit.data.batches import Scored, ScoredSet, join_extra, join_prompts
+from samfit.data.batches import Scored, ScoredSet, join_present, join_prompts
+from samfit.engine.memory import let_go, ran_out
+from samfit.errors import RunError
 from samfit.frame import Frame
-from samfit.metrics import count, dice, iou
+from samfit.metrics.protocols import DEFAULT, Protocol
+from samfit.metrics.scores import ImageScore, score
+from samfit.metrics.surfaces import Ruler
 from samfit.progress import track
 from samfit.step import prediction_step
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class ImageScore:
-    """Scores of one image, one value a class."""
+class Answer:
+    """What a model answers about one image."""
 
-    id: str
-    dice: tuple[float, ...]
-    iou: tuple[float, ...]
-    empty_target: tuple[bool, ...]
-    """Whether the truth of the class has no foreground."""
-    empty_prediction: tuple[bool, ...]
+    item: Scored
+    logits: Tensor
+    """(C, 4g, 4g)."""
+    frame: Frame
+
+    def probability(self, size: int | None = None) -> NDArray[np.float32]:
+        """Return the probabilities (C, H, W) at the original size, or in a square of `size` pixels a side."""
+        geometry = self.frame.geometry(*self.item.masks.shape[1:])
+        if size is not None:
+            geometry = replace(geometry, height=size, width=size)
+        return self.frame.to_original(self.logits[None], geometry)[0].sigmoid().cpu().numpy()
+
+    def truth(self, size: int | None = None) -> NDArray[np.float32]:
+        """Return the masks (C, H, W) in 0…1, at the original size or averaged over the pixels of a square."""
+        if size is None:
+            return self.item.masks
+        return replace(self.frame.at(size), fit="squeeze").target(self.item.masks)[0].numpy()
 
 
-def score(truth: NDArray[np.float32], probability: NDArray[np.float32], sample_id: str) -> ImageScore:
-    """Compare probabilities with truth, both (C, H, W), at a threshold of 0.5 each."""
-    pairs = [(mask >= 0.5, answer >= 0.5) for mask, answer in zip(truth, probability, strict=True)]
-    counts = [count(answer, mask) for mask, answer in pairs]
-    return ImageScore(
-        id=sample_id,
-        dice=tuple(float(dice(c)) for c in counts),
-        iou=tuple(float(iou(c)) for c in counts),
-        empty_target=tuple(not mask.any() for mask, _ in pairs),
-        empty_prediction=tuple(not answer.any() for _, answer in pairs),
-    )
+Watch = Callable[[Answer, Mapping[str, ImageScore]], None]
+"""Is shown each answer and its scores, by protocol."""
 
 
 def means(classes: Sequence[str], scores: Sequence[ImageScore]) -> dict[str, float]:
-    """Return the mean `dice` and `iou` over classes and images, then of each of several: `dice_disc`, …."""
-    columns = {"dice": [score.dice for score in scores], "iou": [score.iou for score in scores]}
+    """Return the mean `dice` and `iou` over classes and images, then of each of several: `dice_disc`, ….
+
+    The scores are those of the default protocol.
+    """
+    columns = {name: [score.values[name] for score in scores] for name in DEFAULT.metrics}
     overall = {name: float(np.mean(values)) for name, values in columns.items()}
     if len(classes) == 1:
         return overall
@@ -61,20 +74,52 @@ def predict_set(
     indices: Sequence[int],
     batch_size: int,
     fabric: Fabric,
-) -> Iterator[tuple[Scored, NDArray[np.float32]]]:
-    """Yield each sample of `indices` with its probabilities (C, H, W) at the original size."""
-    for first in range(0, len(indices), batch_size):
-        items = [samples[index] for index in indices[first : first + batch_size]]
-        extra = join_extra([item.inputs.extra for item in items])
-        low = prediction_step(
-            model,
-            torch.cat([item.inputs.frame for item in items]).to(fabric.device),
-            None if extra is None else extra.to(fabric.device),
-            join_prompts([item.inputs.prompts for item in items]).to(fabric.device),
+) -> Iterator[Answer]:
+    """Yield the answer to each sample of `indices`; no more than a batch is held at once.
+
+    A batch that memory does not suffice for is repeated with half its images, and so are those after it.
+    Raises `RunError` if it does not suffice for one.
+    """
+    done = 0
+    while done < len(indices):
+        items = [samples[index] for index in indices[done : done + batch_size]]
+        low = _logits(model, items, fabric.device)
+        if low is not None:
+            done += len(items)
+            yield from (Answer(item, logits, frame) for item, logits in zip(items, low, strict=True))
+            continue
+        if len(items) == 1:
+            raise RunError(
+                "out of memory while a single image passed the model: free the device of other programs, or "
+                "take --accelerator cpu, or a run with a smaller --image-size or --backbone"
+            )
+        batch_size = len(items) // 2
+        logger.warning(
+            "out of memory while %d images passed the model: repeating it with %d at once",
+            len(items),
+            batch_size,
         )
-        for item, logits in zip(items, low, strict=True):
-            probability = frame.to_original(logits[None], frame.geometry(*item.image.shape[:2]))[0].sigmoid()
-            yield item, probability.cpu().numpy()
+
+
+def _logits(model: torch.nn.Module, items: Sequence[Scored], device: torch.device) -> Tensor | None:
+    """Return the logits (B, C, 4g, 4g) of a batch, or None if memory ran out."""
+    try:
+        inputs = [item.inputs for item in items]
+        frames, extra, embedding = (
+            None if tensor is None else tensor.to(device)
+            for tensor in (
+                join_present([one.frame for one in inputs]),
+                join_present([one.extra for one in inputs]),
+                join_present([one.embedding for one in inputs]),
+            )
+        )
+        prompts = join_prompts([one.prompts for one in inputs]).to(device)
+        return prediction_step(model, frames, extra, prompts, embedding)
+    except Exception as error:
+        if not ran_out(error):
+            raise
+    let_go()
+    return None
 
 
 def score_set(
@@ -83,24 +128,45 @@ def score_set(
     samples: ScoredSet,
     fabric: Fabric,
     batch_size: int,
-    watch: Callable[[Scored, NDArray[np.float32], ImageScore], None] | None = None,
-    said: str | None = None,
+    watch: Watch | None = None,
 ) -> list[ImageScore]:
-    """Score every sample, shared out over all processes; each gets all scores, in the order of samples.
+    """Score every sample by the default protocol, as `score_protocols` does."""
+    scores = score_protocols(model, frame, samples, fabric, batch_size, [DEFAULT], watch=watch)
+    return scores[DEFAULT.name]
 
-    `watch` is called with each sample that this process scores. `said`: what the progress is called, or None
-    for none.
+
+def score_protocols(
+    model: torch.nn.Module,
+    frame: Frame,
+    samples: ScoredSet,
+    fabric: Fabric,
+    batch_size: int,
+    protocols: Sequence[Protocol],
+    *,
+    ruler: Ruler | None = None,
+    watch: Watch | None = None,
+    said: str | None = None,
+) -> dict[str, list[ImageScore]]:
+    """Score every sample by each protocol, by its name, from one answer to the prompt that samples have.
+
+    The samples are shared out over all processes; each gets all scores, in the order of samples. Of an image
+    nothing stays but its scores. `ruler`: how borders are measured. `watch` is called with each answer of
+    this process and its scores. `said`: what the progress is called, or None for none.
     """
     own = list(range(fabric.global_rank, len(samples), fabric.world_size))
-    scores = {}
+    scores: dict[str, dict[str, ImageScore]] = {}
     answers = predict_set(model, frame, samples, own, batch_size, fabric)
-    for item, probability in answers if said is None else track(answers, said, len(own)):
-        result = score(item.masks, probability, item.sample.id)
-        scores[result.id] = result
+    for answer in answers if said is None else track(answers, said, len(own)):
+        name = answer.item.sample.id
+        at = {
+            size: (answer.truth(size), answer.probability(size)) for size in {row.size for row in protocols}
+        }
+        scores[name] = {row.name: score(*at[row.size], name, row, ruler) for row in protocols}
         if watch is not None:
-            watch(item, probability, result)
+            watch(answer, scores[name])
     if fabric.world_size > 1:
-        gathered: list[dict[str, ImageScore]] = [{} for _ in range(fabric.world_size)]
+        gathered: list[dict[str, dict[str, ImageScore]]] = [{} for _ in range(fabric.world_size)]
         dist.all_gather_object(gathered, scores)
         scores = {key: value for part in gathered for key, value in part.items()}
-    return [scores[sample.id] for sample in samples.samples]
+    in_order = [scores[sample.id] for sample in samples.samples]
+    return {row.name: [found[row.name] for found in in_order] for row in protocols}

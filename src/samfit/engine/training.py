@@ -1,44 +1,53 @@
 """`train` and `resume`: from settings to a finished run folder."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 
+from samfit.cache.stores import InMemory
 from samfit.config import parse, write_config
 from samfit.data.batches import Preparation, ScoredSet, TrainingSet
+from samfit.data.fingerprint import fingerprint, hashes_of
 from samfit.data.inspect import Inspection, inspect, require_sound
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
-from samfit.defaults import in_words, require_prompt_class, resolve, tables
+from samfit.defaults import in_words, require_prompt_class, resolve, tables, why_not_cached
 from samfit.engine.devices import open_fabric
+from samfit.engine.embeddings import Choice, Embeddings, asked_for, choose, on_disk
+from samfit.engine.fitting import fit_to_vram, needs_checkpointing
 from samfit.engine.loaded import LoadedRun, load_run
 from samfit.engine.logs import open_logger, require_logger
-from samfit.engine.loop import Loop, Position, Task, peak_bytes
+from samfit.engine.loop import Loop, Task, peak_bytes
 from samfit.engine.models import build_model, prompt_rule
 from samfit.errors import RunError, SettingError
-from samfit.files import sha256_of_file, storage_errors, write_json
+from samfit.files import storage_errors, write_json
 from samfit.methods.adapted import AdaptedModel
+from samfit.methods.precision import store_frozen
+from samfit.metrics.protocols import DEFAULT, from_truth
 from samfit.progress import is_first_process, track
 from samfit.runs import RunFolder, read_checkpoint, require_free, versions
-from samfit.settings import TrainSettings, resolved
+from samfit.settings import TrainSettings, is_table, resolved
 from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Data:
+class Data:
+    """The data set of a training, read and found sound."""
+
     found: Found
     training: list[Sample]
     validation: list[Sample]
     inspection: Inspection
+    hashes: dict[Path, str]
+    """SHA-256 of every file."""
     fingerprint: str
 
 
@@ -61,7 +70,8 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
             f"--output {settings.output}: the folder holds the base weights of this training, and they would "
             "be replaced; choose another one"
         )
-    data = _look_at(settings)
+    data = look_at(settings)
+    settings = fit_to_vram(settings, len(data.found.classes), fabric.device)
     if model is None:
         model = build_model(settings, data.found.classes)
     elif model.classes != data.found.classes:
@@ -117,7 +127,7 @@ def resume(run: Path) -> Path:
         return run
     checkpoint = read_checkpoint(folder.checkpoint)
     fabric = _open_fabric(settings)
-    data = _look_at(settings)
+    data = look_at(settings)
     if checkpoint["fingerprint"] != data.fingerprint:
         raise RunError(f"{run} cannot go on: the files of {settings.data} have changed since it was started")
     model = build_model(settings, data.found.classes)
@@ -136,13 +146,19 @@ def _from_anywhere(settings: TrainSettings) -> TrainSettings:
     update: dict[str, Any] = {"data": settings.data.absolute()}
     if settings.weights not in ("published", "random") and Path(settings.weights).exists():
         update["weights"] = str(Path(settings.weights).absolute())
+    if settings.group is not None and is_table(settings.group):
+        update["group"] = str(Path(settings.group).absolute())
     return settings.model_copy(update=update)
 
 
-def _look_at(settings: TrainSettings) -> _Data:
+def look_at(settings: TrainSettings) -> Data:
     """Read the whole data set once and refuse it if anything in it is wrong."""
     found = find_samples(
-        settings.dataset, resolved(settings.data), classes=settings.classes, values=settings.mask_values
+        settings.dataset,
+        resolved(settings.data),
+        classes=settings.classes,
+        values=settings.mask_values,
+        group=settings.group,
     )
     require_prompt_class(settings, found.classes)
     inspection = inspect(found, page=settings.page, progress=track)
@@ -150,24 +166,21 @@ def _look_at(settings: TrainSettings) -> _Data:
     training, validation = hold_out(found.samples, settings.validation_fraction, settings.seed)
     for fault in inspection.faults:
         logger.warning("%s: %s", fault.level, fault.message)
-    return _Data(found, training, validation, inspection, _fingerprint(found))
+    hashes = hashes_of(found.samples)
+    return Data(found, training, validation, inspection, hashes, fingerprint(found.samples, hashes))
 
 
-def _fingerprint(found: Found) -> str:
-    """Hash ids, splits and file contents of a data set."""
-    digest = hashlib.sha256()
-    for sample in sorted(found.samples, key=lambda sample: (sample.split, sample.id)):
-        files = [sample.image, *(path for paths in sample.masks.values() for path in paths)]
-        for part in (sample.split, sample.id, *map(sha256_of_file, files)):
-            digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, fabric: Fabric, *, resumed: bool) -> Path:
+def _run(settings: TrainSettings, data: Data, model: AdaptedModel, fabric: Fabric, *, resumed: bool) -> Path:
+    cache = _choose_cache(settings, data, model) if is_first_process() else Choice()
     fabric.launch()
+    cache = fabric.broadcast(cache)
     model.backbone.attend(settings.attention)
+    store_frozen(model, settings.precision)
+    model.checkpointing = needs_checkpointing(
+        settings, len(model.classes), fabric.device, cached=cache.place != "off"
+    )
     folder = RunFolder(settings.output)
-    task = _task(settings, folder, data, model)
+    task = _task(settings, folder, data, model, _embeddings(settings, data, model, fabric, cache))
     if fabric.is_global_zero and not resumed:
         folder.clear()
         write_config(folder.config, in_words(settings))
@@ -177,12 +190,14 @@ def _run(settings: TrainSettings, data: _Data, model: AdaptedModel, fabric: Fabr
         _log_file(folder, fabric),
         open_logger(tool_name, folder, in_words(settings)) as tool,
     ):
+        if cache.said:
+            logger.info("%s", cache.said)
         loop = Loop(task, fabric, tool)
         if resumed:
             loop.resume()
-        position = loop.run()
+        loop.run()
     if fabric.is_global_zero:
-        write_json(folder.summary, _summary(task, data, position, fabric, time.perf_counter() - began))
+        write_json(folder.summary, _summary(loop, data, cache, time.perf_counter() - began))
     fabric.barrier()
     return folder.path
 
@@ -195,7 +210,31 @@ def _open_fabric(settings: TrainSettings) -> Fabric:
     )
 
 
-def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: AdaptedModel) -> Task:
+def _choose_cache(settings: TrainSettings, data: Data, model: AdaptedModel) -> Choice:
+    """Return where embeddings are kept. Raises `SettingError` if there is no room where they should be."""
+    if settings.cache == "off" or why_not_cached(settings) is not None:
+        return Choice()
+    asked = asked_for(settings, data.training, data.validation)
+    return choose(settings, model.backbone, asked, on_disk(settings, model.backbone, data.hashes))
+
+
+def _embeddings(
+    settings: TrainSettings, data: Data, model: AdaptedModel, fabric: Fabric, cache: Choice
+) -> Embeddings | None:
+    if cache.place == "off":
+        return None
+    in_files = cache.place == "disk"
+    store = on_disk(settings, model.backbone, data.hashes) if in_files else InMemory()
+    return Embeddings(store, model, fabric, settings)
+
+
+def _task(
+    settings: TrainSettings,
+    folder: RunFolder,
+    data: Data,
+    model: AdaptedModel,
+    embeddings: Embeddings | None,
+) -> Task:
     preparation = Preparation(
         classes=model.classes,
         reading=data.inspection.reading,
@@ -203,11 +242,12 @@ def _task(settings: TrainSettings, folder: RunFolder, data: _Data, model: Adapte
         prompt=prompt_rule(settings, settings.seed),
         read_extra=model.row.reader,
         page=settings.page,
+        embedded=embeddings is not None,
     )
     assert settings.loss_size is not None
     training = TrainingSet(data.training, preparation, loss_size=settings.loss_size, augment=settings.augment)
-    validation = ScoredSet(data.validation, preparation)
-    return Task(settings, folder, model, training, validation, data.fingerprint)
+    validation = ScoredSet(data.validation, preparation, None if embeddings is None else embeddings.of)
+    return Task(settings, folder, model, training, validation, data.fingerprint, embeddings)
 
 
 class _LogFile(logging.FileHandler):
@@ -236,24 +276,30 @@ def _log_file(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
             handler.close()
 
 
-def _summary(task: Task, data: _Data, position: Position, fabric: Fabric, seconds: float) -> dict[str, Any]:
+def _summary(loop: Loop, data: Data, cache: Choice, seconds: float) -> dict[str, Any]:
+    task, position, fabric = loop.task, loop.position, loop.fabric
     best = position.rows[position.best_epoch - 1]
     trained = task.model.trained().values()
     return {
         "best_epoch": position.best_epoch,
         "epochs": position.epoch,
+        "steps": loop.steps_taken,
         "validation": {
             column.removeprefix("validation_"): value
             for column, value in best.items()
             if column.startswith("validation_")
         },
+        "protocol": DEFAULT.name,
         "prompt": task.settings.prompt,
+        "prompt_from_truth": from_truth(resolved(task.settings.prompt)),
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
         "images": {
             "train": len(task.training.samples),
             "validation": len(task.validation.samples),
         },
+        "cache": cache.summary(),
+        "out_of_memory": asdict(loop.stepper.at_once),
         "mask_reading": data.inspection.reading.describe(),
         "empty_masks": data.inspection.empty_masks,
         "peak_bytes": peak_bytes(fabric.device),

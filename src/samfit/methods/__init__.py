@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from samfit.config import parse, setting_error
+from samfit.config import parse
 from samfit.declare import flag, typed
 from samfit.errors import SettingError, unknown_name
 from samfit.methods.row import MethodRow
@@ -70,6 +70,7 @@ METHODS: Mapping[str, MethodRow] = MappingProxyType(
                 reads_image=True,
                 mergeable=False,
                 defaults=_CAD_PROTOCOL,
+                batch_statistics=True,
                 without_gradient={
                     "adapter.conv_block?.conv.bias": "the batch norm behind it takes every constant away"
                 },
@@ -180,6 +181,6 @@ def attach(
     row = method if isinstance(method, MethodRow) else row_of(method)
     foreign = [name for name in options if name not in row.options.model_fields and owners(name)]
     if foreign:
-        raise setting_error([option_of_others(row, name, options[name]) for name in foreign])
+        raise SettingError([option_of_others(row, name, options[name]) for name in foreign])
     chosen = parse(row.options, options, {})
     return AdaptedModel(backbone, row, classes=classes, options=chosen, seed=seed)

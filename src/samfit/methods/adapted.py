@@ -120,13 +120,22 @@ class AdaptedModel(nn.Module):
         )
 
     def forward(
-        self, frame: Tensor, extra: Tensor | None, prompts: Prompts, weight: Tensor | None = None
+        self,
+        frame: Tensor | None,
+        extra: Tensor | None,
+        prompts: Prompts,
+        weight: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """Return low-resolution logits (B, C, 4g, 4g) for prompts in pixels of the model frame.
 
+        `embedding`: what `encode` made of the frame, which is not looked at then and may be None.
+
         One class is the decoder's single mask; several classes are its candidate masks in turn.
         """
-        embedding = self.encode(frame)
+        if embedding is None:
+            assert frame is not None, "either a frame or its embedding is needed"
+            embedding = self.encode(frame)
         if self._adapting:
             embedding = self.adapter.adapt_embedding(embedding, extra, weight)
         at_once = self.backbone.images_at_once

@@ -1,8 +1,9 @@
 """Batch normalisation whose statistics are those of the whole batch, over all processes."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from samfit import processes
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -10,24 +11,16 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+        return processes.total(values)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _several_processes() -> bool:
-    return dist.is_initialized() and dist.get_world_size() > 1
+        return processes.total(gradient)
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
     """Return the sum of what every process passes; differentiable."""
-    return _SumOverProcesses.apply(values) if _several_processes() else values
+    return _SumOverProcesses.apply(values) if processes.several() else values
 
 
 def counted_images(images: Tensor, weight: Tensor | None) -> Tensor:
@@ -35,7 +28,7 @@ def counted_images(images: Tensor, weight: Tensor | None) -> Tensor:
 
     An image of weight 0 only keeps a process busy, so that in one process all of them count.
     """
-    if weight is None or not _several_processes():
+    if weight is None or not processes.several():
         return images.new_ones(len(images), dtype=torch.float64)
     return (weight > 0).double()
 
@@ -48,7 +41,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor, weight: Tensor | None = None) -> Tensor:
         """Normalise (B, C, H, W). `weight`: (B,), images of weight 0 are left out of the statistics."""
-        if not self.training or not _several_processes():
+        if not self.training or not processes.several():
             return super().forward(input)
         values = input.to(torch.promote_types(input.dtype, self.weight.dtype))  # bf16 cannot hold such sums
         counted = counted_images(values, weight).to(values.dtype).reshape(-1, 1, 1, 1)

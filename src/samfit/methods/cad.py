@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from samfit.backbones.base import Backbone
+from samfit.backbones.chunks import limits
 from samfit.frame import Frame
 from samfit.methods import fused_conv
 from samfit.methods.adapter import Adapter
@@ -75,7 +76,10 @@ class ConvAdapter(Adapter):
         if not fused_conv.applies(x):
             return self.plain_features(x, weight)
         blocks = [(block.conv, block.bn) for block in self._blocks()]
-        return fused_conv.pooled_features(_scaled(x), self.conv_up, blocks, self.grid, weight).tanh()
+        pixels = fused_conv.PIXELS // limits().divisor
+        return fused_conv.pooled_features(
+            _scaled(x), self.conv_up, blocks, self.grid, weight, pixels, limits().images
+        ).tanh()
 
     def plain_features(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Do what `features` does by torch's own modules: whatever the size, with a gradient for x if wanted.

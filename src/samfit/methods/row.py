@@ -42,6 +42,8 @@ class MethodRow:
     defaults: Mapping[str, Any]
     """Settings that are right for this method, by field name."""
     options: type[MethodOptions] = MethodOptions
+    batch_statistics: bool = False
+    """Whether what an image becomes in training depends on the others that pass with it."""
     loss_fraction: int = 2
     """The loss is taken at the image size divided by this, unless `loss_size` says otherwise."""
     without_gradient: Mapping[str, str] = field(default_factory=dict)

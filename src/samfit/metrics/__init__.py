@@ -1,88 +1,143 @@
-"""Scores of masks: counts per image, then functions of counts, then an interval over images. No torch."""
+"""The table of metrics. Importing it, or the protocols beside it, loads neither torch nor numpy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-Count = int | NDArray[np.int64]
-Score = float | NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Pixels of one mask, or arrays of such counts, for example one entry a class."""
-
-    true_positive: Count
-    false_positive: Count
-    false_negative: Count
-    true_negative: Count
-
-
-def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
-    """Compare two masks (..., H, W) pixel by pixel; the counts have the shape of what stands before H and W.
-
-    Raises `ValueError` if the shapes differ.
-    """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction has the shape {prediction.shape}, truth has {truth.shape}")
-
-    def pixels(mask: NDArray[np.bool_]) -> Count:
-        counted = np.count_nonzero(mask, axis=(-2, -1))
-        return counted if mask.ndim > 2 else int(counted)
-
-    return Counts(
-        true_positive=pixels(prediction & truth),
-        false_positive=pixels(prediction & ~truth),
-        false_negative=pixels(~prediction & truth),
-        true_negative=pixels(~prediction & ~truth),
-    )
-
-
-def dice(counts: Counts) -> Score:
-    """Return 2·TP / (2·TP + FP + FN), in 0…1: 1 if both masks are empty, 0 if only one is."""
-    twice = 2 * counts.true_positive
-    return _ratio(twice, twice + counts.false_positive + counts.false_negative)
-
-
-def iou(counts: Counts) -> Score:
-    """Return TP / (TP + FP + FN), in 0…1: 1 if both masks are empty, 0 if only one is."""
-    overlap = counts.true_positive
-    return _ratio(overlap, overlap + counts.false_positive + counts.false_negative)
-
-
-def _ratio(part: Count, whole: Count) -> Score:
-    parts, wholes = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    ratio = np.divide(parts, wholes, out=np.ones_like(wholes), where=wholes > 0)
-    return ratio if ratio.ndim else float(ratio)
+from samfit.errors import SettingError
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over images and the interval in which it would lie on other images of the same kind."""
+class MetricRow:
+    """One metric: what it is, where it comes from, and what it is computed from."""
 
-    mean: float
-    low: float
-    high: float
+    name: str
+    title: str
+    """What tables call it."""
+    summary: str
+    paper: str
+    best: Literal["highest", "lowest"]
+    """Which score is the best one."""
+    empty: str
+    """What it is where the truth has no foreground."""
+    kind: Literal["counts", "maps", "surfaces"]
+    """What it compares: pixels of two masks that are counted, probabilities with a mask, or the borders of
+    two masks. The function of that name is in the module of this name."""
+    packages: tuple[str, ...] = ()
+    """Modules of the extra `metrics` that it needs."""
 
 
-def bootstrap_interval(
-    values: Sequence[float] | NDArray[np.float64],
-    *,
-    samples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return the mean of `values`, one an image, with its percentile bootstrap interval over images.
+METRICS: Mapping[str, MetricRow] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            MetricRow(
+                name="dice",
+                title="Dice",
+                summary="twice the overlap by the sum of both areas, 0 to 1",
+                paper="Dice 1945",
+                best="highest",
+                empty="1 if both are empty, 0 if one is",
+                kind="counts",
+            ),
+            MetricRow(
+                name="iou",
+                title="IoU",
+                summary="overlap by union, 0 to 1; its mean over images is what papers call mIoU",
+                paper="Jaccard 1912",
+                best="highest",
+                empty="1 if both are empty, 0 if one is",
+                kind="counts",
+            ),
+            MetricRow(
+                name="ber",
+                title="BER",
+                summary="balanced error rate, 0 to 1: the mean of missed foreground and of background taken "
+                "for it; papers print it in percent",
+                paper="Vicente et al., ECCV 2016",
+                best="lowest",
+                empty="the error rate of the background",
+                kind="counts",
+            ),
+            MetricRow(
+                name="s_measure",
+                title="S-measure",
+                summary="likeness of structure, of object and of regions, 0 to 1",
+                paper="arXiv 1708.00786",
+                best="highest",
+                empty="1 - mean probability",
+                kind="maps",
+                packages=("py_sod_metrics",),
+            ),
+            MetricRow(
+                name="e_measure",
+                title="E-measure",
+                summary="enhanced alignment, mean over 256 thresholds, 0 to 1",
+                paper="arXiv 1805.10421",
+                best="highest",
+                empty="the share below the threshold",
+                kind="maps",
+                packages=("py_sod_metrics",),
+            ),
+            MetricRow(
+                name="weighted_f",
+                title="weighted F",
+                summary="F-measure in which errors count by their place, 0 to 1",
+                paper="Margolin et al., CVPR 2014",
+                best="highest",
+                empty="0",
+                kind="maps",
+                packages=("py_sod_metrics",),
+            ),
+            MetricRow(
+                name="mae",
+                title="MAE",
+                summary="mean absolute difference of probability and mask, 0 to 1",
+                paper="Perazzi et al., CVPR 2012",
+                best="lowest",
+                empty="the mean probability",
+                kind="maps",
+            ),
+            MetricRow(
+                name="hd95",
+                title="HD95",
+                summary="95 % Hausdorff distance of the borders, in pixels or in the unit of --spacing",
+                paper="Huttenlocher et al., PAMI 1993",
+                best="lowest",
+                empty="0 if both are empty, the diagonal of the image if one is",
+                kind="surfaces",
+                packages=("monai", "scipy"),
+            ),
+            MetricRow(
+                name="surface_dice",
+                title="surface Dice",
+                summary="share of both borders that lies within --tolerance of the other, 0 to 1",
+                paper="arXiv 1809.04430",
+                best="highest",
+                empty="1 if both are empty, 0 if one is",
+                kind="surfaces",
+                packages=("monai", "scipy"),
+            ),
+        )
+    }
+)
+"""Every metric by its name."""
 
-    `samples`: how many times the images are drawn again, with replacement. `level`: share of the drawn means
-    inside the interval. One image gives low = high = mean. Raises `ValueError` if there is none.
-    """
-    scores = np.asarray(values, dtype=np.float64)
-    if scores.size == 0:
-        raise ValueError("there are no values, so they have no mean")
-    rng = np.random.default_rng(seed)
-    means = [rng.choice(scores, scores.size).mean() for _ in range(samples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(scores.mean()), float(low), float(high))
+SURFACES = tuple(row.name for row in METRICS.values() if row.kind == "surfaces")
+"""The metrics that `--surface` asks for."""
+
+
+def require_metrics(names: Iterable[str]) -> None:
+    """Raise `SettingError` if a metric needs a package that is not installed."""
+    lacking = [name for name in names if not all(map(find_spec, METRICS[name].packages))]
+    if lacking:
+        titles = ", ".join(METRICS[name].title for name in dict.fromkeys(lacking))
+        raise SettingError(f"{titles}: a package is not installed; pip install 'samfit[metrics]'")
+
+
+def metric_function(name: str) -> Callable[..., Any]:
+    """Return the function of a metric; its module says what it takes."""
+    return getattr(import_module(f"samfit.metrics.{METRICS[name].kind}"), name)

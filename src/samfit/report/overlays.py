@@ -3,6 +3,7 @@
 The colours are of the palette of Okabe and Ito, which people with any kind of colour vision tell apart.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,12 +28,22 @@ PREDICTION_COLOURS: tuple[Colour, ...] = (
 """Sky blue, bluish green, reddish purple, vermilion, blue and orange, one a class in turn."""
 TRUTH_COLOUR: Colour = (240, 228, 66)
 """Yellow, for the truth of every class."""
+ERROR_COLOURS: tuple[tuple[str, Colour], ...] = (
+    ("right", (0, 158, 115)),
+    ("too much", (213, 94, 0)),
+    ("missed", (86, 180, 233)),
+)
+"""What the colours of `draw_errors` mean: bluish green, vermilion and sky blue."""
+ERROR_TINT = 0.6
+"""How much of the colour covers an area of `draw_errors`."""
 TINT = 0.25
 """How much of the colour covers the predicted area."""
 RIM = 0.6
 """How much the rim of a line darkens what is under it."""
 
-_THUMBNAIL = 240
+THUMBNAIL = 240
+"""Longest side, in pixels, of a picture on a sheet."""
+
 _GAP = 10
 _MARGIN = 16
 _TEXT_SIZE = 14
@@ -57,6 +68,21 @@ def draw_overlay(image: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool
     return picture
 
 
+def draw_errors(image: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Picture:
+    """Colour what a prediction has right, has too much and has missed, on a grey copy of an image (H, W, 3).
+
+    `mask` and `truth`: (H, W), or one a class (C, H, W); of several classes any error of a pixel counts.
+    """
+    masks, truths = _each(mask), _each(truth)
+    missed, wrong = (truths & ~masks).any(axis=0), (masks & ~truths).any(axis=0)
+    right = (masks & truths).any(axis=0) & ~missed & ~wrong
+    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    picture = np.repeat(grey, 3, axis=2)
+    for area, (_, colour) in zip((right, wrong & ~missed, missed), ERROR_COLOURS, strict=True):
+        picture[area] = (1 - ERROR_TINT) * picture[area] + ERROR_TINT * np.array(colour, dtype=np.float32)
+    return np.rint(picture).astype(np.uint8)
+
+
 def prediction_colour(number: int) -> Colour:
     """Return the colour of the class with this number, counted from 0."""
     return PREDICTION_COLOURS[number % len(PREDICTION_COLOURS)]
@@ -68,6 +94,19 @@ def legend(classes: Sequence[str]) -> list[tuple[str, Colour]]:
         return [("prediction", prediction_colour(0)), ("truth", TRUTH_COLOUR)]
     named = [(f"prediction: {name}", prediction_colour(number)) for number, name in enumerate(classes)]
     return [*named, ("truth", TRUTH_COLOUR)]
+
+
+def with_caption(picture: Picture, lines: Sequence[str]) -> Picture:
+    """Return a picture (H, W, 3) with lines of text on white paper below it, wider where a line needs it."""
+    font = ImageFont.load_default(_TEXT_SIZE)
+    height, width = picture.shape[:2]
+    needed = max((math.ceil(font.getlength(line)) for line in lines), default=0)
+    sheet = Image.new("RGB", (max(width, needed + _GAP), height + _LINE * len(lines)), _PAPER)
+    sheet.paste(Image.fromarray(picture), (0, 0))
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        pen.text((_GAP // 2, height + _LINE * number), line, fill=_INK, font=font)
+    return np.asarray(sheet)
 
 
 def contact_sheet(
@@ -148,6 +187,6 @@ def _outline(picture: Picture, lines: Sequence[tuple[NDArray[np.bool_], Colour]]
 
 def _thumbnail(picture: Picture) -> Image.Image:
     small = Image.fromarray(picture).convert("RGB")
-    scale = _THUMBNAIL / max(small.size)
+    scale = THUMBNAIL / max(small.size)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
     return small.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)

@@ -102,10 +102,16 @@ class Case:
             weight=torch.full((2,), 1 / 2),
         )
 
+    @property
+    def frames(self) -> Tensor:
+        """The batch's model frames (2, 3, N, N)."""
+        assert self.batch.frame is not None
+        return self.batch.frame
+
     @cached_property
     def base_answer(self) -> Tensor:
         """Logits (2, 1, 4g, 4g) of the backbone without the method."""
-        return decoded(self.make_backbone(), self.batch)
+        return decoded(self.make_backbone(), self)
 
 
 def _halves(width: int) -> Tensor:
@@ -121,9 +127,9 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 @torch.no_grad()
-def decoded(backbone: Backbone, batch: Batch) -> Tensor:
+def decoded(backbone: Backbone, case: Case) -> Tensor:
     """Return a plain backbone's logits (2, 1, 4g, 4g)."""
-    return backbone.decode(backbone.encode(batch.frame), batch.prompts).logits[:, :1]
+    return backbone.decode(backbone.encode(case.frames), case.batch.prompts).logits[:, :1]
 
 
 def answer(model: AdaptedModel, batch: Batch) -> Tensor:

@@ -57,7 +57,10 @@ def kept_by_place(backbone: Backbone) -> Iterator[Counter[int | str]]:
 
 @contextmanager
 def kept_bytes(model: AdaptedModel) -> Iterator[Callable[[], int]]:
-    """Yield what tells the bytes that were kept since, without the model's own tensors."""
+    """Yield what tells the bytes that were kept inside the block, without the model's own tensors.
+
+    The tensors are held as long as the block lasts: what dies in it counts too.
+    """
     own = {storage(tensor) for tensor in tensors(model).values()}
     kept: dict[int, Tensor] = {}
 
@@ -66,8 +69,15 @@ def kept_bytes(model: AdaptedModel) -> Iterator[Callable[[], int]]:
             kept[storage(tensor)] = tensor  # and with it its memory, so that no other gets the same address
         return tensor
 
+    at_the_end: list[int] = []
+
+    def count() -> int:
+        return at_the_end[0] if at_the_end else sum(t.untyped_storage().nbytes() for t in kept.values())
+
     with saved_tensors_hooks(keep, _same):
-        yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        yield count
+    at_the_end.append(count())
+    kept.clear()
 
 
 def _same(tensor: Tensor) -> Tensor:

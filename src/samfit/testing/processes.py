@@ -11,10 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
-from torch.nn.parallel import DistributedDataParallel
 
-from samfit.losses import loss_function
-from samfit.step import training_step
+from samfit.processes import add_up_gradients
 from samfit.testing.case import Case, expect, gradients, loss_of
 from samfit.types import Batch, Prompts
 
@@ -25,8 +23,8 @@ _NEEDED = ("samfit.backbones.", "samfit.methods.", "samfit.testing.")
 def check_two_processes_equal_one(case: Case) -> None:
     """Check that two processes with an image each get the gradients and buffers of one with both.
 
-    Gradients are summed by torch's `DistributedDataParallel`, as in training. Every tensor agrees within 1e-5
-    of its largest value, or of a hundredth of the largest gradient: some hold rounding noise alone.
+    Every tensor agrees within 1e-5 of its largest value, or of a hundredth of the largest gradient: some hold
+    rounding noise alone.
     """
     model = case.stepped()
     expected = gradients(model, loss_of(model, case.batch))
@@ -62,21 +60,19 @@ def _share(rank: int, case: Case, folder: Path) -> None:
     """Write what one process gets from its image: gradients summed over the processes, and buffers."""
     model = case.stepped()
     dist.init_process_group("gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=_WORLD)
-    together = DistributedDataParallel(model.train())
-    image = _image(case.batch, rank)
-    loss = training_step(together, model.backbone.frame, image, loss_function("bce-iou")).loss
-    (loss * _WORLD).backward()  # gradients are averaged; the images' shares add up to one over all processes
+    loss_of(model, one_image(case.batch, rank)).backward()
+    add_up_gradients(model.trained().values())
     found = {name: parameter.grad for name, parameter in model.trained().items()}
     torch.save(found | _buffers(model), folder / f"{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads do not always end when the group is taken down, and would hold the process
 
 
-def _image(batch: Batch, index: int) -> Batch:
+def one_image(batch: Batch, index: int) -> Batch:
     """Return one image of a batch; its share stays what it is in the whole."""
     prompts = Prompts(batch.prompts.points[[index]], batch.prompts.labels[[index]], batch.prompts.has_box)
     return Batch(
-        frame=batch.frame[[index]],
+        frame=None if batch.frame is None else batch.frame[[index]],
         prompts=prompts,
         extra=None if batch.extra is None else batch.extra[[index]],
         target=batch.target[[index]],

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from samfit.data.sources import camo, cod10k, isic2016, istd, refuge
 from samfit.data.sources import folder as _folder
-from samfit.data.sources import isic2016, refuge
+from samfit.data.sources.groups import assign_groups
 from samfit.data.sources.row import Fault, Found, Request, SourceRow
 from samfit.errors import DataError, SettingError, unknown_name
 
 __all__ = ["SOURCES", "Fault", "Found", "SourceRow", "find_samples"]
 
 SOURCES: Mapping[str, SourceRow] = MappingProxyType(
-    {row.name: row for row in (_folder.ROW, isic2016.ROW, refuge.ROW)}
+    {row.name: row for row in (_folder.ROW, isic2016.ROW, refuge.ROW, cod10k.ROW, camo.ROW, istd.ROW)}
 )
 
 
@@ -23,12 +24,15 @@ def find_samples(
     *,
     classes: tuple[str, ...] | None = None,
     values: dict[str, int] | None = None,
+    group: str | None = None,
 ) -> Found:
     """Find the samples of the layout `dataset` in `folder`.
 
     `classes`: which classes, or None for all. `values`: class to grey value where classes share one mask.
-    Faults of pairing are collected in the result. Raises `SettingError` for an unknown layout or class or
-    values that cannot be told apart, and `DataError` if the folder is missing or holds nothing usable.
+    `group`: what images belong to (`--group`), as `groups.assign_groups` takes it. Faults of pairing, and
+    images without a group, are collected in the result. Raises `SettingError` for an unknown layout or class,
+    values that cannot be told apart or a file of groups that cannot be used, and `DataError` if the folder is
+    missing or holds nothing usable.
     """
     if dataset not in SOURCES:
         raise SettingError(f"--dataset: {unknown_name('dataset', dataset, SOURCES)}")
@@ -41,7 +45,11 @@ def find_samples(
         raise DataError(
             [fault.message for fault in faults if fault.level == "error"] or f"{folder}: no images"
         )
-    return Found(found.samples, found.classes, faults, found.values)
+    samples = found.samples
+    if group is not None:
+        samples, ungrouped = assign_groups(samples, folder, group)
+        faults += tuple(ungrouped)
+    return Found(samples, found.classes, faults, found.values)
 
 
 def _check_values(values: Mapping[str, int]) -> None:

@@ -6,10 +6,9 @@ Two CSV files list the pairs; where one is missing, `<id>.jpg` is paired with `<
 import csv
 from pathlib import Path
 
-from samfit.data.sources.listing import is_image_name, list_images, match, stem_of
+from samfit.data.sources.listing import is_image_name, list_images, match, samples_of, stem_of
 from samfit.data.sources.row import Fault, Found, Request, SourceRow
 from samfit.errors import DataError
-from samfit.types import Sample
 
 PREFIX = "ISBI2016_ISIC_Part1"
 SPLITS = {"train": "Training", "test": "Test"}
@@ -38,10 +37,7 @@ def find(request: Request) -> Found:
             pairs = match(list_images(images, faults), list_images(masks, faults, MASK_SUFFIX), faults)
         else:
             continue
-        samples += [
-            Sample(stem, split, image, dict.fromkeys(classes, (mask,)))
-            for stem, (image, mask) in sorted(pairs.items())
-        ]
+        samples += samples_of(split, pairs, classes)
     if not samples and not faults:
         raise DataError(
             f"{request.folder}: expected {PREFIX}_Training_Data and its GroundTruth. The layout is:\n{TREE}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samfit.data.sources.row import Fault
+from samfit.types import Sample
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif"}
@@ -97,6 +98,14 @@ def match(images: Listing, masks: Listing, faults: list[Fault]) -> dict[str, tup
         for stem, paths in images.files.items()
         if len(paths) == 1 and len(masks.files.get(stem, ())) == 1
     }
+
+
+def samples_of(split: str, pairs: dict[str, tuple[Path, Path]], classes: tuple[str, ...]) -> list[Sample]:
+    """Return samples of pairs in order of their stems; all classes share the one mask."""
+    return [
+        Sample(stem, split, image, dict.fromkeys(classes, (mask,)))
+        for stem, (image, mask) in sorted(pairs.items())
+    ]
 
 
 def _lookalikes(stem: str, images: Listing, masks: Listing) -> list[str]:

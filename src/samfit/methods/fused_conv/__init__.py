@@ -41,15 +41,18 @@ def pooled_features(
     grid: int,
     weight: Tensor | None,
     pixels: int = PIXELS,
+    images: int | None = None,
 ) -> Tensor:
     """Turn (B, C, H, W) into the sum of the outputs of three blocks, pooled to the grid: (B, E, g, g).
 
     `up`: the 1×1 convolution to E channels before the blocks, each of which is its convolution and its
     normalisation. `weight`: (B,) or None, as `WholeBatchNorm2d` takes it; running statistics move as there.
+    `images`: of how many images the largest array is held at a time, None for all; with fewer, a third of the
+    work is done twice, and statistics are still those of all images.
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    settings = Settings(blocks[0][1].eps, dtype, pixels)
+    settings = Settings(blocks[0][1].eps, dtype, pixels, images)
     fixed = [None if bn.training else _running(bn) for _, bn in blocks]
     parameters = [p for conv, bn in blocks for p in (conv.weight, conv.bias, bn.weight, bn.bias)]
     with torch.autocast(device, enabled=False):
@@ -91,7 +94,8 @@ class _PooledFeatures(torch.autograd.Function):
             gram = first.gram(counted)
             of_first = first.statistics(sum_over_processes(gram))
         rows = partial(first.rows, statistics=of_first)
-        p2, of_second = WideBlock(rows, first.shape, blocks[1], counted, settings).run(fixed[1], pooled)
+        second = WideBlock(rows, first.shape, blocks[1], counted, settings, settings.images)
+        p2, of_second = second.run(fixed[1], pooled)
         rows = partial(Part.of, x=p2)
         p3, of_third = WideBlock(rows, p2.shape, blocks[2], counted, settings).run(fixed[2], pooled)
         pooled += F.adaptive_avg_pool2d(p3.to(pooled.dtype), grid)
@@ -113,12 +117,20 @@ class _PooledFeatures(torch.autograd.Function):
             size = torch.Size((p2.shape[2] // 2, p2.shape[3] // 2))
             at_p = GridPooling(size, at_pooled).behind(at_pooled, Part(slice(None), 0, size[0]))
             block = WideBlock(partial(Part.of, x=p2), p2.shape, blocks[2], counted, settings)
-            at_p, at_third = block.gradients(at_p, at_pooled, of_third)
+            held: list[Tensor] = []
+            at_third = block.gradients(at_p, at_pooled, of_third, lambda _, at_p: held.append(at_p))
             first = FirstBlock(image, *up, blocks[0], settings)
             rows = partial(first.rows, statistics=of_first)
-            block = WideBlock(rows, first.shape, blocks[1], counted, settings)
-            at_p, at_second = block.gradients(at_p, at_pooled, of_second)
-            at_a, at_first = first.gradients(at_p, of_first, gram)
+            block = WideBlock(rows, first.shape, blocks[1], counted, settings, settings.images)
+            sums: list[tuple[Tensor, Tensor]] = []
+            at_second = block.gradients(
+                held.pop(),
+                at_pooled,
+                of_second,
+                lambda images, at_p: sums.append(first.sums(at_p, images, of_first)),
+            )
+            d, from_shortcut = (torch.stack(values).sum(0) for values in zip(*sums, strict=True))
+            at_a, at_first = first.gradients(d, from_shortcut, of_first, gram)
         found = [at_a[:, :-1], at_a[:, -1], *at_first, *at_second, *at_third]
         gradients = [g.reshape(p.shape).to(p.dtype) for g, p in zip(found, parameters, strict=True)]
         return None, None, None, None, None, *gradients

@@ -79,33 +79,38 @@ class FirstBlock:
             inner.of(out).copy_(cells.unflatten(2, (-1, self.shape[3])))
         return out
 
-    def gradients(self, at_p: Tensor, statistics: Statistics, gram: Tensor | None) -> tuple[Tensor, Block]:
-        """Turn the gradient at p₁ (B, E, h, w) into those at A (E, K) and in the block, in float64.
+    def gradients(
+        self, d: Tensor, at_a: Tensor, statistics: Statistics, gram: Tensor | None
+    ) -> tuple[Tensor, Block]:
+        """Turn the `sums` over all images into the gradients at A (E, K) and in the block, in float64.
 
         As y = M P, all follows from D = Σ dz Pᵀ: Σ dz is its column `ONES`, Σ dz ŷ = (Σ_it M D - mean Σ dz)/σ
         and dM = Σ dy Pᵀ = γ/σ (D - s₁ gᵀ - s₂ Ŷ) with g = Σ P = G[ONES], Ŷ = Σ ŷ Pᵀ = (M G - mean gᵀ)/σ and
         s₁, s₂ from `through_statistics`. `gram`: G of this process, which fixed statistics do not need.
         """
         mean, sigma, scale, _ = Normalisation.of(self.block, statistics, self.settings.eps)
-        d, at_a = self._sums(at_p, statistics)
         at_beta = d[:, ONES].clone()
         at_gamma = ((self.m * d).sum(1) - mean * at_beta) / sigma
         if gram is not None:
             s1, s2 = through_statistics(at_beta, at_gamma, statistics.pixels)
             normal = (self.m @ gram - torch.outer(mean, gram[ONES])) / sigma[:, None]
-            d -= torch.outer(s1, gram[ONES]) + s2[:, None] * normal
+            d = d - (torch.outer(s1, gram[ONES]) + s2[:, None] * normal)
         at_m = (d * scale[:, None]).unflatten(1, (-1, 9))
         at_weight = torch.einsum("oit,ci->oct", at_m, self.a).unflatten(2, (3, 3))
-        at_a += torch.einsum("oit,oct->ci", at_m, self.weight)
+        at_a = at_a + torch.einsum("oit,oct->ci", at_m, self.weight)
         at_bias = gradient_at_bias(at_beta, scale, statistics.pixels)
         return at_a, Block(at_weight, at_bias, at_gamma, at_beta)
 
-    def _sums(self, at_p: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor]:
-        """Return D (E, 9K), and what comes to A (E, K) through the shortcut."""
+    def sums(self, at_p: Tensor, images: slice, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """Return D (E, 9K), and what comes to A (E, K) through the shortcut, over some images.
+
+        `at_p`: the gradient at their p₁, (b, E, h, w).
+        """
         to_z = self._to_z(statistics)
         d, at_a = torch.zeros_like(self.m), torch.zeros_like(self.a)
-        for part in parts(self.shape, self.cells):
-            seen = self._seen(part)
+        whole = Part(images, 0, self.shape[2])
+        for part in parts(at_p.shape, self.cells):
+            seen = self._seen(whole.inner(part))
             cells = part.of(at_p).flatten(2).to(seen.dtype)
             z = to_z @ seen
             at_z = behind_activation((cells / 4)[:, None].expand_as(z), z)

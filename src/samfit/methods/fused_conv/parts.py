@@ -5,12 +5,14 @@ Gradients are named by what they belong to: `at_z` is the derivative of the loss
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from samfit.backbones.chunks import is_first_enough
 from samfit.methods.batch_norm import sum_over_processes
 
 SLOPE = 0.1
@@ -29,6 +31,8 @@ class Settings(NamedTuple):
     """Of images with E channels and of their convolutions; sums are taken in float32 at least."""
     pixels: int
     """How many pixels with E channels are worked on at a time."""
+    images: int | None
+    """Of how many images block 2 holds an array of its size at a time; None for all."""
 
     @property
     def exact(self) -> torch.dtype:
@@ -109,9 +113,13 @@ def parts(shape: torch.Size, pixels: int, multiple: int = 1) -> Iterator[Part]:
     count, _, height, width = shape
     together = max(1, pixels // (height * width))
     rows = max(1, pixels // (width * multiple)) * multiple
-    for image in range(0, count, together):
-        for first in range(0, height, rows):
-            yield Part(slice(image, min(image + together, count)), first, min(first + rows, height))
+    cuts = (
+        Part(slice(image, min(image + together, count)), first, min(first + rows, height))
+        for image in range(0, count, together)
+        for first in range(0, height, rows)
+    )
+    # The second one has neighbours at both sides, and is the largest.
+    return islice(cuts, 2) if is_first_enough() else cuts
 
 
 def through_statistics(at_beta: Tensor, at_gamma: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Blocks 2 and 3, whose input has E channels: one array of its size at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from samfit.backbones.chunks import slices
 from samfit.methods.batch_norm import sum_over_processes
 from samfit.methods.fused_conv.parts import (
     DILATION,
@@ -35,8 +36,19 @@ HALO = 2 * DILATION
 class WideBlock:
     """From p, the output of the block before, to the output of this one."""
 
-    def __init__(self, rows: Rows, shape: torch.Size, block: Block, counted: Tensor, settings: Settings):
-        """Take what makes parts of p, the shape (B, E, h, w) of p, and which images count (B,)."""
+    def __init__(
+        self,
+        rows: Rows,
+        shape: torch.Size,
+        block: Block,
+        counted: Tensor,
+        settings: Settings,
+        images: int | None = None,
+    ):
+        """Take what makes parts of p, the shape (B, E, h, w) of p, and which images count (B,).
+
+        `images`: of how many images y is held at a time, None for all. With fewer, y is made once more.
+        """
         self.rows = rows
         self.shape = shape
         self.block = block
@@ -44,35 +56,67 @@ class WideBlock:
         self.bias = block.bias.to(settings.dtype)
         self.counted = counted
         self.settings = settings
+        self.images = images or shape[0]
 
     def run(self, fixed: Statistics | None, pooled: Tensor) -> tuple[Tensor, Statistics]:
         """Return the output (B, E, h/2, w/2) and the statistics; add p, pooled, to `pooled` (B, E, g, g)."""
+        y: Rows = self._convolved
         if fixed:
-            return self._output(self._convolved, fixed, pooled), fixed
-        y = self.weight.new_empty(self.shape)
-        self._convolve(y)
+            return self._output(y, fixed, pooled), fixed
+        if self.images >= self.shape[0]:
+            whole = self.weight.new_empty(self.shape)
+            self._convolve(whole)
+            y = partial(Part.of, x=whole)
         statistics = self._statistics(y)
-        return self._output(partial(Part.of, x=y), statistics, pooled), statistics
+        return self._output(y, statistics, pooled), statistics
 
-    def gradients(self, at_out: Tensor, at_pooled: Tensor, statistics: Statistics) -> tuple[Tensor, Block]:
-        """Turn the gradient at the output (B, E, h/2, w/2) into those at p (B, E, h, w) and in the block.
+    def gradients(
+        self,
+        at_out: Tensor,
+        at_pooled: Tensor,
+        statistics: Statistics,
+        take: Callable[[slice, Tensor], None],
+    ) -> Block:
+        """Turn the gradient at the output (B, E, h/2, w/2) into those at p and in the block.
 
-        `at_pooled`: the gradient at the pooled images (B, E, g, g), to which p adds too.
+        `at_pooled`: the gradient at the pooled images (B, E, g, g), to which p adds too. `take` is given
+        which images, and the gradient at their p (b, E, h, w), which is overwritten afterwards.
         """
-        batch, width, height, length = self.shape
+        _, width, height, length = self.shape
         normalisation = Normalisation.of(self.block, statistics, self.settings.eps)
-        rows = self.weight.new_empty(batch, width, HALO + height, length)
-        y = rows[:, :, HALO:]
-        self._convolve(y)
-        at_beta, at_gamma = self._sums(y, at_out, normalisation)
+        groups = [(images, self._of(images)) for images in slices(self.shape[0], self.images)]
+        held = self.weight.new_empty(len(groups[0][1].counted), width, HALO + height, length)
+        sums = []
+        for images, group in groups:
+            y = held[: len(group.counted), :, HALO:]
+            group._convolve(y)
+            sums.append(group._sums(y, at_out[images], normalisation))
+        at_beta, at_gamma = (torch.stack(shares).sum(0) for shares in zip(*sums, strict=True))
         means = through_statistics(at_beta, at_gamma, statistics.pixels)
-        at_weight = self._behind_convolution(rows, at_out, normalisation, means)
-        at_p = rows[:, :, DILATION:-DILATION]
+        at_weight = torch.zeros_like(self.weight, dtype=self.settings.exact)
         pooling = GridPooling(self.shape[2:], at_pooled)
-        for part in self._parts():
-            part.of(at_p).add_(behind_halving(part.halved().of(at_out))).add_(pooling.behind(at_pooled, part))
+        for images, group in groups:
+            rows = held[: len(group.counted)]
+            if len(groups) > 1:  # others have been in its place
+                group._convolve(rows[:, :, HALO:])
+            at_weight += group._behind_convolution(rows, at_out[images], normalisation, means)
+            at_p = rows[:, :, DILATION:-DILATION]
+            for part in group._parts():
+                behind = behind_halving(part.halved().of(at_out[images]))
+                part.of(at_p).add_(behind).add_(pooling.behind(at_pooled[images], part))
+            take(images, at_p)
         at_bias = gradient_at_bias(at_beta, normalisation.scale, statistics.pixels)
-        return at_p, Block(at_weight, at_bias, at_gamma, at_beta)
+        return Block(at_weight, at_bias, at_gamma, at_beta)
+
+    def _of(self, images: slice) -> "WideBlock":
+        """Return the block for some of its images."""
+        whole = Part(images, 0, self.shape[2])
+        shape = torch.Size((images.stop - images.start, *self.shape[1:]))
+
+        def rows(part: Part) -> Tensor:
+            return self.rows(whole.inner(part))
+
+        return WideBlock(rows, shape, self.block, self.counted[images], self.settings)
 
     def _convolve(self, y: Tensor) -> None:
         """Fill y (B, E, h, w)."""
@@ -83,14 +127,14 @@ class WideBlock:
         """Return a part of y (b, E, rows, w)."""
         return F.conv2d(self._around(part), self.weight, self.bias, dilation=DILATION)
 
-    def _statistics(self, y: Tensor) -> Statistics:
-        """Return the statistics of y over all processes.
+    def _statistics(self, y: Rows) -> Statistics:
+        """Return the statistics of y, from what gives parts of it, over all processes.
 
         With a part's mean m and variance v, the variance of all is the mean of v + (m - mean of all)².
         """
         weights, means, variances = [], [], []
         for part in self._parts():
-            values = part.of(y).to(self.settings.exact)
+            values = y(part).to(self.settings.exact)
             mean = values.mean((2, 3))
             weights.append(self.counted[part.images] * values[0, 0].numel())
             means.append(mean.double())

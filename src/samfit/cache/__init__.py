@@ -1,0 +1,1 @@
+"""Embeddings that an encoder without trained parts computes once: how big they are and where they lie."""

@@ -1,0 +1,140 @@
+"""The engine of one machine: processes that end well, fail, are killed, or are stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from samfit.compare import here
+from samfit.compare.here import run_here
+from samfit.compare.jobs import Job
+from samfit.errors import Interrupted
+from samfit.settings import EvaluateSettings, TrainSettings
+
+DOES = """
+import json, os, pathlib, signal, sys, time
+job = json.loads(sys.stdin.readline())
+folder, name = pathlib.Path(job["folder"]).parent, job["name"]
+(folder / f"{name}.place").write_text(os.environ.get("PLACE", "none"))
+if name == "fails":
+    print("samfit: starting")
+    sys.exit("samfit: error: the data\\n  are wrong")
+if name == "crashes":
+    raise ZeroDivisionError("a fault")
+if name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if name == "waits-for-signal":
+    def stop(*_):
+        (folder / "checkpoint").write_text("written")
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    (folder / "ready").write_text("")
+    while True:
+        time.sleep(0.01)
+if name == "waits-for-other":
+    while not (folder / "ready").exists():
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """Make jobs by their names; what each does stands above."""
+    monkeypatch.setattr(here, "WORK", (sys.executable, "-c", DOES))
+
+    def make(*names: str) -> list[Job]:
+        train = TrainSettings(data=Path("lesions"), output=tmp_path)
+        evaluate = EvaluateSettings(run=tmp_path)
+        return [Job(name, "run", tmp_path / name, train, evaluate, "") for name in names]
+
+    return make
+
+
+def test_one_that_fails_crashes_or_is_killed_does_not_end_the_others(jobs):
+    ended = {one.job.name: one.error for one in run_here(jobs("fails", "crashes", "killed", "works"))}
+    assert ended["works"] is None
+    assert ended["fails"] == "the data\n  are wrong"
+    assert "status 1" in str(ended["crashes"])
+    assert "ZeroDivisionError: a fault" in str(ended["crashes"])
+    assert "SIGKILL, which the system sends when memory runs out" in str(ended["killed"])
+
+
+def test_what_a_process_says_lies_beside_its_folder(jobs, tmp_path):
+    list(run_here(jobs("fails")))
+    assert "samfit: starting" in (tmp_path / "fails.log").read_text()
+
+
+def test_jobs_take_the_places_that_are_free(jobs, tmp_path):
+    both = jobs("waits-for-other", "waits-for-signal")[:1] + jobs("first", "second")
+    (tmp_path / "ready").write_text("")
+    assert len(list(run_here(both, [{"PLACE": "0"}, {"PLACE": "1"}]))) == 3
+    assert (tmp_path / "waits-for-other.place").read_text() == "0"
+    assert (tmp_path / "first.place").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "names"), [(0, None, [None]), (2, None, ["0", "1"]), (2, "3,5", ["3", "5"])]
+)
+def test_each_gpu_that_may_be_used_is_a_place(monkeypatch, count, visible, names):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in here.places()] == names
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_running_jobs_write_and_starts_no_others(jobs, tmp_path, number, status):
+    running = run_here(jobs("waits-for-other", "waits-for-signal", "never"), [{}, {}])
+    first = next(running)
+    assert first.job.name == "waits-for-other"
+    os.kill(os.getpid(), number)
+    with pytest.raises(Interrupted, match="the same command goes on") as caught:
+        list(running)
+    assert caught.value.exit_status == status
+    assert (tmp_path / "checkpoint").read_text() == "written"
+    assert not (tmp_path / "never.place").exists()
+
+
+def test_a_process_ends_when_the_one_that_started_it_is_gone(jobs):
+    (job,) = jobs("works")
+    program = (
+        "import sys, time\nfrom samfit.compare import work\n"
+        "work.do = lambda job: time.sleep(100)\nsys.exit(work.main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    process.communicate(job.to_json().encode() + b"\n", timeout=90)  # closes its stdin
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_job_comes_back_from_text_as_it_was(jobs):
+    (job,) = jobs("works")
+    evaluate = replace(job).evaluate.model_copy(update={"protocol": ("default", "cad")})
+    job = replace(job, evaluate=evaluate)
+    back = Job.from_json(job.to_json())
+    assert back.asked() == job.asked()
+    assert (back.name, back.folder, back.train.output) == (job.name, job.folder, job.train.output)
+
+
+def test_a_job_is_another_one_when_settings_or_data_change_but_not_when_it_lies_elsewhere(jobs, tmp_path):
+    (job,) = jobs("works")
+    job.finish()
+    assert job.is_finished()
+    moved = replace(job, train=job.train.model_copy(update={"data": Path("elsewhere")}))
+    assert moved.is_finished()
+    assert not replace(job, train=job.train.model_copy(update={"epochs": 7})).is_finished()
+    assert not replace(job, data_fingerprint="other").is_finished()
+    scored = job.evaluate.model_copy(update={"protocol": ("cad",)})
+    assert not replace(job, evaluate=scored).is_finished()
+    assert replace(job, evaluate=scored).training() == job.training()
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"one")
+    job = replace(job, train=job.train.model_copy(update={"weights": str(weights)}))
+    job.finish()
+    weights.write_bytes(b"two")
+    assert not job.is_finished()

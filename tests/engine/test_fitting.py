@@ -1,0 +1,118 @@
+"""Making a training fit: what is chosen for `--vram`, what is left alone, and when checkpointing is on."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from plan_support import MB, WEIGHTS, estimate, of_prediction
+
+from samfit.defaults import resolve
+from samfit.engine import fitting
+from samfit.engine.fitting import fit_to_vram, needs_checkpointing
+from samfit.errors import SettingError
+from samfit.plan import choice
+from samfit.plan.choice import ALLOWANCE
+from samfit.settings import TrainSettings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _known_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "training", estimate)
+    monkeypatch.setattr(choice, "prediction", of_prediction)
+
+
+def settings(**given: object) -> TrainSettings:
+    """Return settings of a batch of four images of 40 MB each."""
+    usual = {"data": Path("d"), "output": Path("r"), "backbone": "sam-tiny", "method": "cad", "batch_size": 4}
+    return resolve(TrainSettings.model_validate(usual | {"vram": ALLOWANCE + WEIGHTS + 160 * MB} | given))
+
+
+def fitted(**given: object) -> dict[str, object]:
+    chosen = fit_to_vram(settings(**given), 1, CPU)
+    return {name: getattr(chosen, name) for name in ("precision", "checkpointing", "accumulate", "cache")}
+
+
+def vram(megabytes: float) -> int:
+    """Return what leaves so much for the images of a step."""
+    return ALLOWANCE + WEIGHTS + int(megabytes * MB)
+
+
+def test_without_vram_nothing_is_chosen():
+    asked = settings(vram=None)
+    assert fit_to_vram(asked, 1, CPU) is asked
+
+
+def test_what_fits_stays_as_it_is():
+    assert fitted() == {"precision": "32", "checkpointing": "off", "accumulate": 1, "cache": "auto"}
+
+
+def test_what_is_chosen_is_said_and_written_into_the_settings(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "samfit"):
+        chosen = fitted(vram=vram(20), method="medical-adapter")
+    assert chosen == {"precision": "32", "checkpointing": "on", "accumulate": 2, "cache": "auto"}
+    for word in ("--checkpointing on", "--accumulate 2", "time, to compute", "--vram 0.82 GB"):
+        assert word in caplog.text
+
+
+def test_a_cache_takes_the_encoder_off_the_device_where_that_helps():
+    alone = {"precision": "32", "checkpointing": "off", "accumulate": 1, "cache": "disk"}
+    assert fitted(vram=vram(80)) == alone
+    assert fitted(vram=vram(80), augment="affine") == alone | {"cache": "auto", "checkpointing": "on"}
+    assert fitted(vram=vram(80), cache="off") == alone | {"cache": "off", "checkpointing": "on"}
+
+
+def test_given_settings_are_kept():
+    assert fitted(vram=vram(80), method="lora", checkpointing="off")["checkpointing"] == "off"
+    assert fitted(vram=vram(20), precision="32", batch_size=1)["precision"] == "32"
+    assert fitted(vram=vram(20), precision="bf16", batch_size=1)["precision"] == "bf16"
+
+
+def test_parts_that_were_asked_for_are_split_further():
+    assert fitted(vram=vram(40), method="lora", accumulate=2)["accumulate"] == 4
+
+
+def test_what_cannot_fit_is_refused_with_what_would():
+    with pytest.raises(SettingError) as refused:
+        fit_to_vram(settings(vram=vram(25), method="lora", image_size=1024, backbone="sam-vit-b"), 1, CPU)
+    message = str(refused.value)
+    assert "--vram 0.82 GB: lora on sam-vit-b at 1024 px takes" in message
+    assert "for a single image" in message
+    assert "--image-size 256" in message
+    assert "--image-size 768" not in message
+
+
+def test_what_nothing_makes_fit_is_refused_plainly():
+    with pytest.raises(SettingError, match="nothing that samfit has would fit"):
+        fit_to_vram(settings(vram=ALLOWANCE), 1, CPU)
+
+
+STEP = WEIGHTS + 160 * MB
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "expected"),
+    [
+        (CPU, 20 * STEP, False),
+        (CPU, 20 * STEP - 20, True),
+        (CPU, None, False),
+        (GPU, STEP + ALLOWANCE, False),
+        (GPU, STEP + ALLOWANCE - 1, True),
+    ],
+)
+def test_checkpointing_is_on_by_itself_where_a_step_would_not_fit(
+    device: torch.device, free: int | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: free)
+    assert needs_checkpointing(settings(vram=None), 1, device) is expected
+    assert needs_checkpointing(settings(vram=None, checkpointing="on"), 1, device)
+    assert not needs_checkpointing(settings(vram=None, checkpointing="off"), 1, device)
+
+
+def test_cached_embeddings_need_less(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: 20 * (STEP - WEIGHTS // 5))
+    assert needs_checkpointing(settings(vram=None), 1, CPU)
+    assert not needs_checkpointing(settings(vram=None), 1, CPU, cached=True)

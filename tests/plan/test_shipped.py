@@ -1,0 +1,54 @@
+"""What samfit comes with: estimates of every backbone and method, so that `samfit plan` answers at once."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from samfit.backbones import BACKBONES
+from samfit.config import parse
+from samfit.defaults import tables
+from samfit.methods import METHODS
+from samfit.plan import remembered
+from samfit.plan.setup import Setup
+from samfit.plan.tables import lines
+from samfit.plan.tracing import trace_training
+from samfit.settings import PlanSettings
+
+MENDED_BY = "run benchmarks/trace_plan.py"
+
+
+def first_setup(backbone: str, method: str) -> Setup:
+    """Return the setup that a training has by default."""
+    return lines(parse(PlanSettings, {"backbone": backbone, "method": method}, tables()))[0].setup
+
+
+def check(backbone: str, method: str) -> None:
+    setup = first_setup(backbone, method)
+    traced, shipped = trace_training(setup).peak, remembered.training(setup).peak
+    assert traced == pytest.approx(shipped, rel=0.02), MENDED_BY
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_samfit_comes_with_is_what_a_trace_gives(method: str):
+    check("sam-tiny", method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "sam-tiny"])
+def test_what_samfit_comes_with_is_what_a_trace_gives_at_full_size(backbone: str, method: str):
+    check(backbone, method)
+
+
+def test_eight_gibibytes_are_enough_for_every_method_on_every_backbone_and_no_torch_is_needed_to_know():
+    code = (
+        "import sys; from samfit.cli import main; status = main(['plan', '--vram', '8GiB', '--json']); "
+        "sys.exit('torch was loaded' if 'torch' in sys.modules else status)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr + MENDED_BY
+    found = json.loads(answer.stdout)
+    assert len(found) == len(BACKBONES) * len(METHODS)
+    assert [line["setup"] for line in found if not line["largest_batch"]] == []
