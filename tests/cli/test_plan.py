@@ -103,7 +103,6 @@ def test_a_real_plan_needs_no_weights(tmp_path: Path, monkeypatch: pytest.Monkey
         "off",
     )
     assert 10 * MB < line["peak"] == sum(line["training"].values()) < 100 * MB
-    assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["plan"]
 
 
 def test_a_plan_that_is_known_loads_no_torch():
