@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from samfit.backbones import BACKBONES, chunks, load_backbone, mlp
+from samfit.defaults import resolve
 from samfit.losses import loss_function
 from samfit.methods import METHODS, attach
 from samfit.methods.adapted import AdaptedModel
 from samfit.methods.cad import ConvAdapter
 from samfit.methods.precision import autocast, store_frozen
-from samfit.settings import AttentionKind, Precision
+from samfit.plan.setup import Device, Setup, setup_of
+from samfit.settings import AttentionKind, Precision, TrainSettings
 from samfit.step import training_step
 from samfit.types import BOTTOM_RIGHT, POSITIVE, TOP_LEFT, Batch, Prompts
 
@@ -141,6 +144,23 @@ def batch_of(case: Case, model: AdaptedModel) -> Batch:
         valid=torch.ones(count, 1, side, side),
         weight=torch.full((count,), 1 / count),
     )
+
+
+def planned(case: Case, device: Device) -> Setup:
+    """Return what `samfit plan` is asked for a case."""
+    nowhere = Path("nowhere")
+    settings = TrainSettings(
+        data=nowhere,
+        output=nowhere,
+        backbone=case.backbone,
+        method=case.method,
+        image_size=case.size,
+        batch_size=case.batch,
+        precision=case.precision,
+        attention=case.attention,
+    )
+    choices = {"checkpointing": case.checkpointing, "cached": False}
+    return setup_of(resolve(settings), classes=case.classes, device=device, **choices)
 
 
 @contextmanager

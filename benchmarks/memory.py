@@ -3,8 +3,8 @@
     python benchmarks/memory.py
     python benchmarks/memory.py --rows 'sam-vit-b cad*' --attention folded --device cuda
 
-The result goes to benchmarks/results/memory.json. Each row is measured in a process of its own and written
-at once; rows that are there already, from the same machine, stay.
+The result goes to benchmarks/results/memory.json, that of a GPU to memory_gpu.json. Each row is measured in a
+process of its own and written at once; rows that are there already, from the same machine, stay.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from samfit.data.drawn import draw_lesions
 from samfit.testing.held import held_bytes
 from samfit.testing.kept import kept_bytes
 
-RESULT = RESULTS / "memory.json"
+RESULT, GPU_RESULT = RESULTS / "memory.json", RESULTS / "memory_gpu.json"
 DEFINITIONS = {
     "mb": "1 MB = 1,000,000 bytes",
     "saved": "what autograd keeps after the forward pass: torch.autograd.graph.saved_tensors_hooks, every "
@@ -91,9 +91,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plain", action="store_true", help="by plain modules instead, as a comparison")
     parser.add_argument("--no-checkpointing", action="store_true")
     parser.add_argument("--resident", action="store_true", help="what a process of one step holds, too")
-    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--result", type=Path)
     given = parser.parse_args(arguments)
-    record = Record(given.result, {"protocol": PROTOCOL, "definitions": DEFINITIONS}, given.device)
+    result = given.result or (RESULT if given.device == "cpu" else GPU_RESULT)
+    record = Record(result, {"protocol": PROTOCOL, "definitions": DEFINITIONS}, given.device)
     cases = [
         replace(case, attention=given.attention, plain=given.plain, checkpointing=not given.no_checkpointing)
         for case in steps()

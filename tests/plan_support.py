@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from samfit.plan import remembered
 from samfit.plan.setup import Estimate, Setup
 
 SETUP = Setup(
@@ -45,3 +46,9 @@ def estimate(setup: Setup) -> Estimate:
 def of_prediction(setup: Setup) -> Estimate:
     """Return what `remembered.prediction` does: how training is done does not count."""
     return estimate(replace(setup, cached=False, checkpointing=False))
+
+
+def forget() -> None:
+    """Forget what this process knows, as another process would not know it."""
+    remembered.own_file.cache_clear()
+    remembered.known.cache_clear()

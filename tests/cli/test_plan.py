@@ -1,13 +1,11 @@
 """`samfit plan`, as its user sees it, and `samfit train --vram`."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from cli_support import TINY, drawn_data, refuse, samfit, succeed
-from plan_support import MB, WEIGHTS, estimate, of_prediction
+from plan_support import MB, WEIGHTS, estimate, forget, of_prediction
 
 from samfit.backbones import BACKBONES
 from samfit.config import read_config
@@ -88,30 +86,15 @@ def test_wrong_words_are_refused(known: None, flags: tuple[object, ...], message
     assert message in refuse("plan", *flags)
 
 
-def test_a_real_plan_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_real_plan_needs_no_weights_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SAMFIT_CACHE", str(tmp_path))
-    [line] = plan(
-        "--backbone",
-        "sam-tiny",
-        "--method",
-        "decoder",
-        "--precision",
-        "32",
-        "--cache",
-        "off",
-        "--checkpointing",
-        "off",
-    )
-    assert 10 * MB < line["peak"] == sum(line["training"].values()) < 100 * MB
-
-
-def test_a_plan_that_is_known_loads_no_torch():
-    code = (
-        "import sys; from samfit.cli import main; main(['plan', '--help']); sys.exit('torch' in sys.modules)"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
-    )
+    forget()
+    ways = ("--precision", "32", "--cache", "off", "--checkpointing", "off", "--image-size", 64)
+    [line] = plan("--backbone", "sam-tiny", "--method", "decoder", "--accelerator", "cpu", *ways)
+    assert MB < line["peak"] == sum(line["training"].values()) < 100 * MB
+    [kept] = tmp_path.glob("plan-*.json")
+    assert " decoder " in kept.read_text(encoding="utf-8")
+    forget()
 
 
 def test_train_chooses_what_fits_and_writes_it_into_the_run(

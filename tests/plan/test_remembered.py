@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from plan_support import SETUP
+from plan_support import SETUP, forget
 
 from samfit.files import write_json
 from samfit.plan import remembered, tracing
@@ -25,12 +25,6 @@ def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     forget()
     yield made
     forget()
-
-
-def forget() -> None:
-    """Forget what this process knows, as another process would not know it."""
-    remembered.own_file.cache_clear()
-    remembered.known.cache_clear()
 
 
 def test_a_setup_is_traced_once_on_a_machine(traces: list[str]):

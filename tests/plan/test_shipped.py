@@ -1,17 +1,27 @@
 """What samfit comes with: estimates of every backbone and method, so that `samfit plan` answers at once."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
+from support import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import cases
+import memory
 
 from samfit.backbones import BACKBONES
 from samfit.config import parse
 from samfit.defaults import tables
 from samfit.methods import METHODS
 from samfit.plan import remembered
-from samfit.plan.setup import Setup
+from samfit.plan.setup import Device, Setup
 from samfit.plan.tables import lines
 from samfit.plan.tracing import trace_training
 from samfit.settings import PlanSettings
@@ -42,13 +52,42 @@ def test_what_samfit_comes_with_is_what_a_trace_gives_at_full_size(backbone: str
     check(backbone, method)
 
 
-def test_eight_gibibytes_are_enough_for_every_method_on_every_backbone():
+def test_eight_gibibytes_are_enough_for_every_method_on_every_backbone(tmp_path: Path):
     code = (
         "import sys; from samfit.cli import main; status = main(['plan', '--vram', '8GiB', '--json']); "
-        "sys.exit(status)"
+        "sys.exit('torch was loaded, to trace what is not known' if 'torch' in sys.modules else status)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"SAMFIT_CACHE": str(tmp_path)},
+    )
     assert answer.returncode == 0, answer.stderr + MENDED_BY
     found = json.loads(answer.stdout)
     assert len(found) == len(BACKBONES) * len(METHODS)
     assert [line["setup"] for line in found if not line["largest_batch"]] == []
+
+
+def measured() -> list[ParameterSet]:
+    """Return every step whose memory was measured and committed, on a CPU or a GPU."""
+    results = {"cpu": memory.RESULT, "gpu": memory.GPU_RESULT}
+    return [
+        pytest.param(device, row, id=f"{device}: {row['name']}")
+        for device, result in results.items()
+        if result.is_file()
+        for row in json.loads(result.read_text(encoding="utf-8"))["rows"]
+        if row.get("backbone") in BACKBONES
+    ]
+
+
+@pytest.mark.parametrize(("device", "row"), measured())
+def test_what_is_planned_is_within_a_tenth_of_what_was_measured(device: Device, row: dict[str, Any]):
+    case = cases.Case(
+        **{key: row[key] for key in ("backbone", "method", "size", "batch", "precision", "classes")}
+    )
+    assert case.name == row["name"]
+    setup = cases.planned(case, device)
+    assert remembered.key_of("training", setup) in remembered.known(), MENDED_BY
+    assert remembered.training(setup).step / 1e6 == pytest.approx(row["peak_mb"], rel=0.1)
