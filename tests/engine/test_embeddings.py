@@ -19,6 +19,7 @@ from torch import Tensor
 
 from samfit.backbones import card, load_backbone
 from samfit.backbones.base import Backbone
+from samfit.backbones.chunks import limits
 from samfit.cache.size import cache_bytes
 from samfit.cache.stores import InMemory, OnDisk
 from samfit.config import write_config
@@ -258,6 +259,25 @@ def test_what_is_lost_or_damaged_while_a_run_goes_on_is_computed_again(
     assert metrics_of(run) == metrics_of(expected)
     assert encoded.count("image") == len(asked(given)) - len(asked(given)) // 3
     assert encoded[0] == "image"
+
+
+def test_an_image_that_runs_out_of_memory_while_the_cache_fills_passes_in_smaller_chunks(
+    settings, uncached, monkeypatch, caplog
+):
+    expected, encode, tried = uncached("cad"), Backbone.encode, []
+
+    def short(self, *arguments, **named):
+        tried.append(limits().divisor)
+        if len(tried) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(self, *arguments, **named)
+
+    monkeypatch.setattr(Backbone, "encode", short)
+    run = train(settings(method="cad", cache="memory"))
+    assert tried[:4] == [1, 1, 2, 1]
+    assert "repeating it in chunks of 1/2 of their size" in caplog.text
+    losses, others = ([float(row["loss"]) for row in metrics_of(one)] for one in (run, expected))
+    assert losses == pytest.approx(others, rel=1e-5)
 
 
 def trained_apart(given: TrainSettings) -> "subprocess.CompletedProcess[str]":

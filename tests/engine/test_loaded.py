@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shortage_support import Shortage
 
 from samfit.defaults import resolve
 from samfit.engine.loaded import LoadedRun
@@ -183,3 +184,14 @@ def test_the_model_predicts_in_evaluation_mode(image):
         LoadedRun(replace(training), accelerator="cpu").predict(image)["foreground"],
         run.predict(image)["foreground"],
     )
+
+
+def test_a_prediction_that_ran_out_of_memory_is_the_one_that_it_would_have_been(run, image, caplog):
+    with Shortage() as seen:
+        expected = run.answer(image, run.own_prompt(HEIGHT, WIDTH))
+    at = [number for number, name in enumerate(seen.names, 1) if name.startswith("aten::addmm")]
+    with Shortage(at[len(at) // 2]):
+        found = run.answer(image, run.own_prompt(HEIGHT, WIDTH))
+    assert len(caplog.records) == 1
+    for name, probability in expected.items():
+        torch.testing.assert_close(found[name], probability, rtol=0, atol=1e-5)

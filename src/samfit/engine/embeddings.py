@@ -24,6 +24,7 @@ from samfit.cache.stores import InMemory, Key, OnDisk, Store
 from samfit.data.order import StepOrder
 from samfit.data.shown import Frames, Shown, view_of
 from samfit.data.transforms import UNMOVED
+from samfit.engine.memory import of_one_image
 from samfit.errors import SettingError
 from samfit.files import storage_errors
 from samfit.methods.adapted import AdaptedModel
@@ -203,7 +204,7 @@ class Embeddings:
     @torch.no_grad()
     def _encode(self, frame: Tensor) -> Tensor:
         with self._autocast:
-            return self.model.encode(frame.to(self.fabric.device)).cpu().contiguous()
+            return of_one_image(lambda: self.model.encode(frame.to(self.fabric.device)).cpu().contiguous())
 
     @contextmanager
     def without_encoder(self) -> Iterator[None]:

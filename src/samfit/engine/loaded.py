@@ -11,6 +11,7 @@ from samfit.data.batches import to_prompts
 from samfit.data.prompts import Points, make_prompt
 from samfit.data.reading import read_image
 from samfit.engine.devices import open_fabric
+from samfit.engine.memory import of_one_image
 from samfit.engine.models import FinishedRun, open_run
 from samfit.errors import DataError, SettingError
 from samfit.runs import RunFolder
@@ -90,19 +91,19 @@ class LoadedRun:
             )
 
     def answer(self, image: NDArray[np.uint8], prompt: Points) -> dict[str, NDArray[np.float32]]:
-        """Return the probability (H, W) of each class for a prompt in original pixels."""
+        """Return the probability (H, W) of each class for a prompt in original pixels.
+
+        Raises `RunError` if memory runs out.
+        """
         height, width = image.shape[:2]
         self.check_prompt("the image", prompt, height, width)
         frame, reader = self._model.backbone.frame, self._model.row.reader
         geometry = frame.geometry(height, width)
         box = bool(len(prompt[1])) and bool(prompt[1][-1] == BOTTOM_RIGHT)
         extra = None if reader is None else reader(image, frame)[None].to(self._device)
-        low = prediction_step(
-            self._model,
-            frame.to_model(image)[None].to(self._device),
-            extra,
-            to_prompts(*prompt, box, frame, geometry).to(self._device),
-        )
+        pixels = frame.to_model(image)[None].to(self._device)
+        prompts = to_prompts(*prompt, box, frame, geometry).to(self._device)
+        low = of_one_image(lambda: prediction_step(self._model, pixels, extra, prompts))
         answer = frame.to_original(low, geometry)[0].sigmoid().cpu().numpy()
         return dict(zip(self.classes, answer, strict=True))
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samfit.data.batches import Scored, ScoredSet, join_present, join_prompts
-from samfit.engine.memory import let_go, ran_out
-from samfit.errors import RunError
+from samfit.engine.memory import of_one_image, unless_memory_runs_out
 from samfit.frame import Frame
 from samfit.metrics.protocols import DEFAULT, Protocol
 from samfit.metrics.scores import ImageScore, score
@@ -77,22 +77,18 @@ def predict_set(
 ) -> Iterator[Answer]:
     """Yield the answer to each sample of `indices`; no more than a batch is held at once.
 
-    A batch that memory does not suffice for is repeated with half its images, and so are those after it.
-    Raises `RunError` if it does not suffice for one.
+    A batch that memory does not suffice for is repeated with half its images, and so are those after it; a
+    single image in smaller chunks. Raises `RunError` if it does not suffice for that.
     """
     done = 0
     while done < len(indices):
         items = [samples[index] for index in indices[done : done + batch_size]]
-        low = _logits(model, items, fabric.device)
+        answer = partial(_logits, model, items, fabric.device)
+        low = of_one_image(answer) if len(items) == 1 else unless_memory_runs_out(answer)
         if low is not None:
             done += len(items)
             yield from (Answer(item, logits, frame) for item, logits in zip(items, low, strict=True))
             continue
-        if len(items) == 1:
-            raise RunError(
-                "out of memory while a single image passed the model: free the device of other programs, or "
-                "take --accelerator cpu, or a run with a smaller --image-size or --backbone"
-            )
         batch_size = len(items) // 2
         logger.warning(
             "out of memory while %d images passed the model: repeating it with %d at once",
@@ -101,25 +97,19 @@ def predict_set(
         )
 
 
-def _logits(model: torch.nn.Module, items: Sequence[Scored], device: torch.device) -> Tensor | None:
-    """Return the logits (B, C, 4g, 4g) of a batch, or None if memory ran out."""
-    try:
-        inputs = [item.inputs for item in items]
-        frames, extra, embedding = (
-            None if tensor is None else tensor.to(device)
-            for tensor in (
-                join_present([one.frame for one in inputs]),
-                join_present([one.extra for one in inputs]),
-                join_present([one.embedding for one in inputs]),
-            )
+def _logits(model: torch.nn.Module, items: Sequence[Scored], device: torch.device) -> Tensor:
+    """Return the logits (B, C, 4g, 4g) of a batch."""
+    inputs = [item.inputs for item in items]
+    frames, extra, embedding = (
+        None if tensor is None else tensor.to(device)
+        for tensor in (
+            join_present([one.frame for one in inputs]),
+            join_present([one.extra for one in inputs]),
+            join_present([one.embedding for one in inputs]),
         )
-        prompts = join_prompts([one.prompts for one in inputs]).to(device)
-        return prediction_step(model, frames, extra, prompts, embedding)
-    except Exception as error:
-        if not ran_out(error):
-            raise
-    let_go()
-    return None
+    )
+    prompts = join_prompts([one.prompts for one in inputs]).to(device)
+    return prediction_step(model, frames, extra, prompts, embedding)
 
 
 def score_set(

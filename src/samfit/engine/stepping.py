@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samfit import processes
 from samfit.backbones.chunks import Limits, limited
-from samfit.engine.memory import let_go, ran_out
+from samfit.engine.memory import LARGEST_DIVISOR, let_go, ran_out
 from samfit.losses import LossFunction
 from samfit.methods.adapted import AdaptedModel
 from samfit.step import training_step
@@ -25,9 +25,6 @@ from samfit.types import Batch
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-
-_LARGEST_DIVISOR = 4
-"""Of chunks inside an image: a quarter is one row of an attention map at 1024 px, which is cut no further."""
 
 
 class NothingLess(Exception):
@@ -54,7 +51,7 @@ class AtOnce:
             return replace(self, checkpointing=True, shortages=shortages)
         if self.images > 1:
             return replace(self, images=self.images // 2, shortages=shortages)
-        if self.divisor < _LARGEST_DIVISOR:
+        if self.divisor < LARGEST_DIVISOR:
             return replace(self, divisor=2 * self.divisor, shortages=shortages)
         raise NothingLess
 
