@@ -22,10 +22,10 @@ from samfit.methods import METHODS
 from samfit.runs import RunFolder, versions
 
 RESULTS = Path(__file__).parent / "results" / "methods"
-PROTOCOL = (
+HOW = (
     "sam-tiny with random weights, the defaults of method and backbone but for the prompt, which is the "
     "whole image as a box for every method; the epoch with the best Dice on the validation images (15 % of "
-    "the training images, by seed) is scored once on the test images, each at its original size"
+    "the training images, by seed) is scored once on the test images"
 )
 
 
@@ -72,6 +72,8 @@ def _run(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         scored = evaluate(EvaluateSettings(run=run.path, accelerator="cpu", overlays=0))
     return {
         "seed": seed,
+        "protocol": scored["protocol"],
+        "prompt": scored["prompt"],
         "dice": scored["metrics"]["dice"]["mean"],
         "iou": scored["metrics"]["iou"]["mean"],
         "unadapted_dice": scored["unadapted"]["metrics"]["dice"]["mean"],
@@ -87,7 +89,7 @@ def _result(given: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, 
     return {
         "set": given.name,
         "method": given.method,
-        "protocol": PROTOCOL,
+        "how": HOW,
         "machine": {"processor": platform.processor() or platform.machine(), "threads": given.threads},
         "versions": versions(),
         "runs": runs,

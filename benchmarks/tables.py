@@ -10,17 +10,20 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cases import STEPS, Case
+import lean_tables
+from rows import table
 
 from samfit.methods import METHODS
+from samfit.recipes import RECIPES
+from samfit.report.comparison import published_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "training" / "MODEL_CARD.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "training" / "MODEL_CARD.md")
 
 
 def methods_table(results: Path) -> str:
@@ -36,10 +39,11 @@ def methods_table(results: Path) -> str:
 def _one_set(name: str, of_method: Mapping[str, Any], times: Mapping[str, float]) -> str:
     ordered = [of_method[method] for method in METHODS if method in of_method]
     first = ordered[0]["runs"][0]
+    [taken] = {(run["protocol"], run["prompt"]) for result in ordered for run in result["runs"]}
     classes = list(first["per_class_dice"])
     shown = classes if len(classes) > 1 else []
     heads = [
-        "method",
+        f"protocol {taken[0]}, prompt {taken[1]}",
         "Dice",
         *(f"Dice, {label}" for label in shown),
         "IoU",
@@ -64,7 +68,7 @@ def _one_set(name: str, of_method: Mapping[str, Any], times: Mapping[str, float]
     seeds = ", ".join(str(run["seed"]) for run in ordered[0]["runs"])
     unadapted = statistics.mean(run["unadapted_dice"] for run in ordered[0]["runs"])
     words = f"{name} ({images} images; seeds {seeds}; unadapted Dice {unadapted:.3f}):"
-    return f"{words}\n\n{_table(heads, rows)}"
+    return f"{words}\n\n{table(heads, rows)}"
 
 
 def _spread(runs: Sequence[Any], value: Callable[[Any], float]) -> str:
@@ -72,93 +76,6 @@ def _spread(runs: Sequence[Any], value: Callable[[Any], float]) -> str:
     values = [value(run) for run in runs]
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def step_table(results: Path) -> str:
-    """Return what a step of each method takes at batch 1 in float32, and the published code in brackets."""
-    heads = [
-        "backbone",
-        "method",
-        "size",
-        "saved, MB",
-        "live after forward, MB",
-        "peak, MB",
-        "AdamW's state, MB",
-    ]
-    rows = _rows(results / "memory.json")
-    lines = []
-    for case in STEPS:
-        if case.name in rows:
-            row = rows[case.name]
-            figures = [_beside(row, key) for key in ("saved_mb", "live_after_forward_mb", "peak_mb")]
-            lines.append([*_who(row), *figures, f"{row['adamw_state_mb']:.0f}"])
-    return _table(heads, lines)
-
-
-def _who(row: Mapping[str, Any]) -> list[str]:
-    return [row["backbone"], f"`{row['method']}`" if row["method"] else "alone", f"{row['size']} px"]
-
-
-def _beside(row: Mapping[str, Any], key: str) -> str:
-    """Return a figure with the published one and how many times that is."""
-    published = row.get("published", {}).get(key)
-    if published is None:
-        return f"{row[key]:.0f}"
-    return f"{row[key]:.0f} [{published:.0f}, {published / row[key]:.1f} ×]"
-
-
-def bf16_table(results: Path) -> str:
-    """Return the peak of each step in bf16, and its share of the one in float32."""
-    rows = _rows(results / "memory.json")
-    lines = []
-    for case in STEPS:
-        exact, half = rows.get(case.name), rows.get(replace(case, precision="bf16").name)
-        if exact and half:
-            share = f"{half['peak_mb'] / exact['peak_mb']:.2f}"
-            weights = f"{half['weights_mb']:.0f} [{exact['weights_mb']:.0f}]"
-            lines.append([*_who(half), weights, f"{half['peak_mb']:.0f} [{exact['peak_mb']:.0f}]", share])
-    return _table(["backbone", "method", "size", "weights, MB", "peak, MB", "share of float32's peak"], lines)
-
-
-def batch_table(results: Path) -> str:
-    """Return the peaks of larger batches and of several classes beside those of one image and one class."""
-    rows = _rows(results / "memory.json")
-    lines = []
-    for row in rows.values():
-        if row.get("batch", 1) > 1 or row.get("classes", 1) > 1:
-            one = rows[Case(row["backbone"], row["method"], row["size"]).name]
-            what = f"{row['batch']} images" if row["batch"] > 1 else f"{row['classes']} classes"
-            times = f"{row['peak_mb'] / one['peak_mb']:.2f} ×"
-            lines.append([*_who(row), what, f"{row['peak_mb']:.0f}", times])
-    return _table(["backbone", "method", "size", "with", "peak, MB", "of one image and one class"], lines)
-
-
-def resident_table(results: Path) -> str:
-    """Return what whole commands hold at most."""
-    lines = [
-        [name, f"{row['resident_mb']:,.0f}"]
-        for name, row in _rows(results / "memory.json").items()
-        if name.startswith("samfit ")
-    ]
-    return _table(["command", "resident, MB"], sorted(lines, key=_by_number))
-
-
-def _by_number(line: Sequence[str]) -> list[Any]:
-    """Sort `10 images` before `1000 images`."""
-    return [int(word) if word.isdecimal() else word for word in line[0].split()]
-
-
-def speed_table(results: Path) -> str:
-    """Return the ratios of CPU time, with the range over the rounds."""
-    lines = []
-    for name, row in _rows(results / "speed.json").items():
-        low, high = row["cpu_ratio_from_to"]
-        lines.append([name, f"{row['cpu_ratio']:.2f}", f"{low:.2f} to {high:.2f}", str(row["rounds"])])
-    return _table(["what", "ratio of time", "over the rounds", "rounds"], lines)
 
 
 def tiny_training_table(results: Path) -> str:
@@ -175,7 +92,7 @@ def tiny_training_table(results: Path) -> str:
         ["processor", training["processor"]],
         ["versions", ", ".join(f"{name} {version}" for name, version in training["versions"].items())],
     ]
-    return _table(["what", "how much"], lines)
+    return table(["what", "how much"], lines)
 
 
 def tiny_protocol(results: Path) -> str:
@@ -188,7 +105,7 @@ def tiny_scenes_table(results: Path) -> str:
     """Return the Dice of sam-tiny on held-out scenes, by kind of mask."""
     by_kind = _tiny(results)["held_out"]["by_kind"]
     lines = [[kind, *_answers(answers)] for kind, answers in by_kind.items()]
-    return _table(["masks of", "masks", *_TINY_ANSWERS.values()], lines)
+    return table(["masks of", "masks", *_TINY_ANSWERS.values()], lines)
 
 
 def tiny_sets_table(results: Path) -> str:
@@ -198,7 +115,63 @@ def tiny_sets_table(results: Path) -> str:
         for name, by_class in _tiny(results)["sets"].items()
         for label, answers in by_class.items()
     ]
-    return _table(["data set", "class", "masks", *_TINY_ANSWERS.values()], lines)
+    return table(["data set", "class", "masks", *_TINY_ANSWERS.values()], lines)
+
+
+def recipes_table(_: Path) -> str:
+    """Return what each recipe runs and needs."""
+    lines = []
+    for row in RECIPES.values():
+        traits = row.traits()
+        layout = f"[`{traits['layout']}`](data.md#{traits['layout']})"
+        lines.append([f"`{row.name}`", traits["runs"], layout, traits["protocol"], traits["source"]])
+    return table(["recipe", "runs", "layout", "protocols", "source"], lines)
+
+
+def recipe_data_table(_: Path) -> str:
+    """Return where the data set of each layout comes from, and which folder of it is asked for."""
+    data = {
+        str(row.settings["dataset"]): row.about.data.replace("--data", "`--data`") for row in RECIPES.values()
+    }
+    return table(["layout", "data set"], [[f"`{layout}`", words] for layout, words in data.items()])
+
+
+def recipe_settings_table(_: Path) -> str:
+    """Return every setting of each recipe, recipes with the same ones together."""
+    of: dict[str, list[str]] = {}
+    for row in RECIPES.values():
+        words = ", ".join(f"`{key}: {_as_in_file(value)}`" for key, value in row.settings.items())
+        of.setdefault(words, []).append(f"`{row.name}`")
+    return table(["recipe", "settings"], [[", ".join(names), words] for words, names in of.items()])
+
+
+def _as_in_file(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def published_tables(_: Path) -> str:
+    """Return what sources printed, one table for each protocol."""
+    by_protocol: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for row in RECIPES.values():
+        for printed in row.about.published:
+            by_protocol.setdefault(printed.protocol, []).append((row.name, asdict(printed)))
+    tables = []
+    for protocol, printed in by_protocol.items():
+        shown = published_table([one for _, one in printed], protocol)
+        lines = [[f"`{name}`", *cells] for (name, _), cells in zip(printed, shown.rows, strict=True)]
+        tables.append(table(["recipe", *shown.columns], lines))
+    return "\n\n".join(tables)
+
+
+def recipe_departures_table(_: Path) -> str:
+    """Return what is done otherwise than at the source, or is not known of it, and in which recipes."""
+    of: dict[str, list[str]] = {}
+    for row in RECIPES.values():
+        for departure in row.about.departures:
+            of.setdefault(departure, []).append(f"`{row.name}`")
+    return table(
+        ["otherwise, or not known", "in"], [[words, ", ".join(names)] for words, names in of.items()]
+    )
 
 
 _TINY_ANSWERS = {"box": "box", "click": "click", "click_single": "click, single answer"}
@@ -217,22 +190,14 @@ def _answers(answers: Mapping[str, Any]) -> list[str]:
     return [str(answers["box"]["masks"]), *cells]
 
 
-def _rows(path: Path) -> dict[str, Any]:
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return {row["name"]: row for row in rows}
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join([_row(heads), _row(["---"] * len(heads)), *map(_row, lines)])
-
-
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "methods": methods_table,
-    "step-memory": step_table,
-    "bf16-memory": bf16_table,
-    "batch-memory": batch_table,
-    "resident-memory": resident_table,
-    "speed": speed_table,
+    **lean_tables.TABLES,
+    "recipes": recipes_table,
+    "recipe-data": recipe_data_table,
+    "recipe-settings": recipe_settings_table,
+    "recipe-figures": published_tables,
+    "recipe-departures": recipe_departures_table,
     "sam-tiny-training": tiny_training_table,
     "sam-tiny-protocol": tiny_protocol,
     "sam-tiny-scenes": tiny_scenes_table,

@@ -36,13 +36,14 @@ def test_every_method_is_timed(results):
 
 def test_a_result_file_says_how_it_was_made_and_what_came_out(results):
     result = json.loads((results / "methods" / "drawn-decoder.json").read_text())
-    assert {"protocol", "versions", "machine"} <= result.keys()
+    assert {"how", "versions", "machine"} <= result.keys()
     assert [run["seed"] for run in result["runs"]] == [0, 1]
     for run in result["runs"]:
         assert 0 <= run["iou"] <= run["dice"] <= 1
         assert run["images"]["train"] + run["images"]["validation"] == TRAINING
         assert run["images"]["test"] == TEST
         assert run["epochs"] == 1
+        assert (run["protocol"], run["prompt"]) == ("default", "full-box")
         assert run["trained_parameters"] > 0
 
 
@@ -57,6 +58,7 @@ def test_a_table_shows_mean_and_spread_of_what_the_files_hold(results):
     shutil.copy(results / "step_times.json", results / "made")
     lines = tables.render("<!-- table: methods -->old<!-- end -->", results / "made").splitlines()
     assert "old" not in lines
+    assert any(line.startswith("| protocol default, prompt full-box | Dice | ") for line in lines)
     rows = [line.split(" | ") for line in lines if line.startswith("| `")]
     assert [(row[0], row[1], row[3]) for row in rows] == [
         ("| `decoder`", "0.600 ± 0.141", "12,345"),
@@ -65,7 +67,7 @@ def test_a_table_shows_mean_and_spread_of_what_the_files_hold(results):
 
 
 def test_the_tables_of_the_docs_are_what_the_result_files_say():
-    marked = [path for path in (ROOT / "docs").glob("*.md") if "<!-- table: " in path.read_text()]
-    assert marked
+    marked = [path for path in tables.PAGES if "<!-- table: " in path.read_text()]
+    assert ROOT / "README.md" in marked
     for path in marked:
         assert tables.render(path.read_text()) == path.read_text(), "run python benchmarks/tables.py"

@@ -337,8 +337,41 @@ class EvaluateSettings(Settings):
 class CompareSettings(Settings):
     """Every setting of `samfit compare`; all others stand in the recipe."""
 
-    recipe: Path = setting(..., "YAML file: flags of train and evaluate, and lists that span a grid", "Data")
+    recipe: Path = setting(
+        ..., "YAML file of flags of train and evaluate and of lists that span a grid, or a name", "Data"
+    )
+    data: Path | None = setting(None, "folder of the data set (default: the recipe's)", "Data")
     output: Path = setting(..., "folder of the report and of its runs", "Output")
+    cluster: Literal["here", "local", "slurm"] = setting(
+        "here",
+        "where runs take place: here; slurm: in its queue; local: here as in a queue, to try it",
+        "Machine",
+    )
+    jobs: int | None = setting(
+        None,
+        "runs at the same time (default: one on each device of this machine; with slurm all)",
+        "Machine",
+        ge=1,
+    )
+    slurm: dict[str, str] | None = setting(
+        None, "options of sbatch for each run, as partition=gpu,time=4:00:00", "Machine"
+    )
+
+    @field_validator("slurm", mode="before")
+    @classmethod
+    def _split_slurm(cls, value: Any) -> Any:
+        """Read `partition=gpu,nodelist=a,b` as two options; a mapping is taken as it is."""
+        if value is None or isinstance(value, dict):
+            return value
+        parts = [part.partition("=") for part in re.split(r",(?=[\w-]+=)", str(value))]
+        names = [name.strip().removeprefix("--") for name, _, _ in parts]
+        if not all(
+            re.fullmatch(_NAME, name) and sign for name, (_, sign, _) in zip(names, parts, strict=True)
+        ):
+            raise ValueError("expected options of sbatch as name=value,name=value, without --")
+        if len(set(names)) < len(names):
+            raise ValueError("an option is there twice")
+        return {name: content.strip() for name, (_, _, content) in zip(names, parts, strict=True)}
 
 
 class PredictSettings(Settings):

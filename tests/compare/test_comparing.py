@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from cli_support import drawn_data, refuse, unchanged
 from engine_support import Killed, interrupted, kill
+from job_support import jobs_named
 
 from samfit.compare import comparing, work
 from samfit.compare.comparing import compare
-from samfit.compare.here import Ended
 from samfit.compare.jobs import Job
 from samfit.compare.results import collect
+from samfit.compare.running import Ended, Place
 from samfit.compare.work import do
 from samfit.engine.training import resume
 from samfit.errors import SettingError
@@ -272,6 +273,36 @@ def test_a_faulty_recipe_or_data_without_test_images_writes_nothing(tmp_path, tm
     with unchanged(settings.output):
         said = refuse("compare", settings.recipe, "--output", settings.output)
     assert f"{data} has no such images; it has --split train" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "on_cpu", "places"),
+    [
+        ({}, False, ["0", "1"]),
+        ({"jobs": 3}, False, ["0", "1", "0"]),
+        ({}, True, [None]),
+        ({"jobs": 2}, True, [None, None]),
+        ({"cluster": "local", "jobs": 3}, False, ["0", "1", "0"]),
+        ({"cluster": "slurm"}, False, [None] * 7),
+        ({"cluster": "slurm", "jobs": 2}, False, [None, None]),
+    ],
+)
+def test_as_many_runs_at_the_same_time_as_there_are_devices_or_as_are_asked_for(
+    monkeypatch, flags, on_cpu, places
+):
+    seen: list[Place] = []
+
+    def note(jobs: Sequence[Job], places: Sequence[Place], *_: Any) -> Iterator[Ended]:
+        seen.extend(places)
+        return (Ended(job, None) for job in jobs)
+
+    monkeypatch.setattr(comparing, "devices", lambda: [{"CUDA_VISIBLE_DEVICES": name} for name in "01"])
+    monkeypatch.setattr(comparing, "run_here", note)
+    monkeypatch.setattr(comparing, "run_on_cluster", note)
+    settings = CompareSettings(recipe=Path("recipe.yaml"), output=Path("report"), **flags)
+    jobs = jobs_named(Path("runs"), *"abcdefg")
+    assert [ended.job for ended in comparing._engine(settings, on_cpu)(jobs)] == jobs
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in seen] == places
 
 
 def test_packages_of_the_report_are_asked_for_before_anything_is_done(tmp_path, monkeypatch):

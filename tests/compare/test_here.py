@@ -1,5 +1,6 @@
 """The engine of one machine: processes that end well, fail, are killed, or are stopped."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -9,50 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from job_support import DOES, jobs_named
 
 from samfit.compare import here
 from samfit.compare.here import run_here
 from samfit.compare.jobs import Job
 from samfit.errors import Interrupted
-from samfit.settings import EvaluateSettings, TrainSettings
-
-DOES = """
-import json, os, pathlib, signal, sys, time
-job = json.loads(sys.stdin.readline())
-folder, name = pathlib.Path(job["folder"]).parent, job["name"]
-(folder / f"{name}.place").write_text(os.environ.get("PLACE", "none"))
-if name == "fails":
-    print("samfit: starting")
-    sys.exit("samfit: error: the data\\n  are wrong")
-if name == "crashes":
-    raise ZeroDivisionError("a fault")
-if name == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if name == "waits-for-signal":
-    def stop(*_):
-        (folder / "checkpoint").write_text("written")
-        sys.exit(143)
-    signal.signal(signal.SIGTERM, stop)
-    (folder / "ready").write_text("")
-    while True:
-        time.sleep(0.01)
-if name == "waits-for-other":
-    while not (folder / "ready").exists():
-        time.sleep(0.01)
-"""
 
 
 @pytest.fixture
 def jobs(tmp_path, monkeypatch):
-    """Make jobs by their names; what each does stands above."""
+    """Make jobs by their names."""
     monkeypatch.setattr(here, "WORK", (sys.executable, "-c", DOES))
 
-    def make(*names: str) -> list[Job]:
-        train = TrainSettings(data=Path("lesions"), output=tmp_path)
-        evaluate = EvaluateSettings(run=tmp_path)
-        return [Job(name, "run", tmp_path / name, train, evaluate, "") for name in names]
-
-    return make
+    return functools.partial(jobs_named, tmp_path)
 
 
 def test_one_that_fails_crashes_or_is_killed_does_not_end_the_others(jobs):
@@ -85,7 +56,7 @@ def test_each_gpu_that_may_be_used_is_a_place(monkeypatch, count, visible, names
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [place.get("CUDA_VISIBLE_DEVICES") for place in here.places()] == names
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in here.devices()] == names
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

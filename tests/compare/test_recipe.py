@@ -92,7 +92,7 @@ def test_all_faults_are_said_at_once_with_the_nearest_names(faults):
     assert "output: each run has a folder of its own" in text
     assert "backbones sam-tiny: expected a list, as [first, second]" in text
     assert "seeds 0,0: a value is there twice" in text
-    assert "data: is needed: folder of the data set" in text
+    assert "data: is needed here or as --data: folder of the data set" in text
     assert "unknown protocol 'defualt'; did you mean 'default'?" in text
     assert "method cad: " in text
 

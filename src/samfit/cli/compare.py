@@ -14,8 +14,9 @@ def command(**given: Any) -> None:
     """Train and score every combination of a recipe, and write one report.
 
     RECIPE is a YAML file: its keys are names of flags of 'samfit train' and 'samfit evaluate', and backbones,
-    image_sizes, methods and seeds are lists that span a grid. Finished runs in the folder are reused, one
-    that was interrupted goes on, and one that fails does not end the others.
+    image_sizes, methods and seeds are lists that span a grid. Or it is the name of a recipe that samfit
+    brings: 'samfit list recipes' shows them. Finished runs in the folder are reused, one that was interrupted
+    goes on, and one that fails does not end the others.
 
     The base models without adaptation, the mean training mask and a U-Net trained from scratch stand beside.
     """

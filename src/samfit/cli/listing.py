@@ -17,15 +17,18 @@ from samfit.methods import METHODS, trained_parameters
 from samfit.methods.row import MethodRow
 from samfit.metrics import METRICS
 from samfit.metrics.protocols import PROTOCOLS, Protocol
+from samfit.recipes import RECIPES, RecipeRow
 
-_TABLES: Mapping[str, Mapping[str, Any]] = {
+TABLES: Mapping[str, Mapping[str, Any]] = {
     "backbones": BACKBONES,
     "methods": METHODS,
     "datasets": SOURCES,
     "losses": LOSSES,
     "metrics": METRICS,
     "protocols": PROTOCOLS,
+    "recipes": RECIPES,
 }
+"""What `samfit list` is asked for, to the table that it shows."""
 _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "backbones": {
         "image size": lambda card: str(card.image_size),
@@ -37,18 +40,25 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "losses": {"paper": lambda row: row.paper},
     "metrics": {"best": lambda row: row.best, "paper": lambda row: row.paper},
     "protocols": {"source": lambda row: row.source},
+    "recipes": {},
 }
 """What is shown beside the name and the summary."""
 
 
 @click.command("list")
-@click.argument("what", metavar="|".join(_TABLES))
+@click.argument(
+    "what",
+    metavar="|".join(TABLES),
+    shell_complete=lambda ctx, parameter, incomplete: [
+        name for name in TABLES if name.startswith(incomplete)
+    ],
+)
 @click.option("--json", "as_json", is_flag=True, help="print every trait as JSON")
 def command(what: str, as_json: bool) -> None:
-    """Show the backbones, methods, datasets, losses, metrics or protocols that there are."""
-    if what not in _TABLES:
-        raise SettingError(unknown_name("list", what, _TABLES))
-    rows = _TABLES[what].values()
+    """Show the backbones, methods, datasets, losses, metrics, protocols or recipes that there are."""
+    if what not in TABLES:
+        raise SettingError(unknown_name("list", what, TABLES))
+    rows = TABLES[what].values()
     if as_json:
         print_json([_plain(row) for row in rows])
         return
@@ -64,7 +74,7 @@ def _below(row: Any) -> list[tuple[str, str]]:
     """Return what is shown below the summary of a row."""
     if isinstance(row, MethodRow):
         return _traits(row)
-    if isinstance(row, Protocol):
+    if isinstance(row, Protocol | RecipeRow):
         return list(row.traits().items())
     return []
 

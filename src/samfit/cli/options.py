@@ -1,14 +1,25 @@
 """Flags made from the declarations of settings, and settings made from the flags that were given."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 from pydantic import ByteSize
 
 from samfit.config import parse, read_config
-from samfit.declare import POSITIONAL, Settings, choices_of, flag, limits, value_kind, value_type, written
+from samfit.declare import (
+    POSITIONAL,
+    Settings,
+    choices_of,
+    flag,
+    limits,
+    value_kind,
+    value_type,
+    words_of,
+    written,
+)
 from samfit.defaults import tables
 from samfit.methods import owners
 
@@ -63,6 +74,14 @@ class SettingOption(Option):
         whose = f"({', '.join(methods)})" if methods else ""
         return record[0], " ".join(part for part in (record[1], whose, self.notes()) if part)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the words that the setting may have, or let the shell offer files where it is a path."""
+        if value_kind(self.model, self.field) is Path:
+            return _files(ctx, self, incomplete)
+        table = choices_of(self.model, self.field)
+        words = tables()[table] if table else words_of(self.model, self.field)
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
     def notes(self) -> str:
         """Say which values the setting may have, and its default: `[at least 1] [default: 4]`."""
         declared = self.model.model_fields[self.field]
@@ -84,6 +103,12 @@ class SettingsCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write every option under its section."""
+        for section, records in self.sections(ctx):
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+    def sections(self, ctx: click.Context) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Yield each section that has options with the flag and the help of each of them."""
         for section in _SECTIONS:
             records = [
                 parameter.get_help_record(ctx)
@@ -91,15 +116,22 @@ class SettingsCommand(click.Command):
                 if isinstance(parameter, click.Option) and getattr(parameter, "section", "Help") == section
             ]
             if records:
-                with formatter.section(section):
-                    formatter.write_dl([record for record in records if record])
+                yield section, [record for record in records if record]
 
 
 def _parameter(model: type[Settings], field: str) -> click.Parameter:
     if field not in POSITIONAL:
         return SettingOption(model, field)
     many = value_kind(model, field) is tuple
-    return click.Argument([field], required=True, nargs=-1 if many else 1, metavar=POSITIONAL[field])
+    nargs = -1 if many else 1
+    return click.Argument(
+        [field], required=True, nargs=nargs, metavar=POSITIONAL[field], shell_complete=_files
+    )
+
+
+def _files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell offer files and folders: every setting without a flag is one."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def read_settings(model: type[SettingsT], given: Mapping[str, Any], config: Path | None = None) -> SettingsT:

@@ -6,7 +6,7 @@ import click
 
 from samfit.cli.options import Option, SettingsCommand, read_settings
 from samfit.cli.output import plain_table, print_json, print_table
-from samfit.plan.choice import ALLOWANCE, Way
+from samfit.plan.choice import ALLOWANCE
 from samfit.plan.setup import PARTS
 from samfit.plan.tables import Line, lines
 from samfit.settings import PlanSettings
@@ -75,7 +75,7 @@ def _words(line: Line) -> dict[str, str]:
 
 
 def _given_up(line: Line) -> str:
-    return "; ".join(Way(line.setup).given_up) or "nothing" if line.largest_batch else "does not fit"
+    return "; ".join(line.given_up) or "nothing" if line.largest_batch else "does not fit"
 
 
 def _print(rows: list[dict[str, str]]) -> None:

@@ -1,15 +1,18 @@
 """`compare`: from a recipe to the runs of its grid, and from these to one report."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import cycle, islice
 from typing import Any
 
-from samfit.compare.here import Ended, Engine, places, run_here
+from samfit.compare.cluster import require_cluster, run_on_cluster
+from samfit.compare.here import devices, run_here
 from samfit.compare.jobs import Job, Kind
 from samfit.compare.plain import groups_of
 from samfit.compare.recipe import Recipe, read_recipe
 from samfit.compare.results import collect
+from samfit.compare.running import Ended, Engine, Place
 from samfit.compare.unet import budget
 from samfit.data.fingerprint import fingerprint, hashes_of
 from samfit.data.inspect import inspect, require_sound
@@ -30,14 +33,16 @@ logger = logging.getLogger(__name__)
 def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str, Any]:
     """Do what a recipe asks for and what is not done yet; return what `results.json` holds.
 
-    `engine`: does the jobs; by default this machine. A job that fails stands in the results with its error.
-    Raises `SettingError` for a faulty recipe, `DataError` for data that cannot be used, and `Interrupted`
-    after Ctrl-C or SIGTERM: then everything that was finished is kept.
+    `engine`: does the jobs; by default the one that the settings name. A job that fails stands in the
+    results with its error. Raises `SettingError` for a faulty recipe or a cluster that is not there,
+    `DataError` for data that cannot be used, and `Interrupted` after Ctrl-C or SIGTERM: then everything
+    that was finished is kept.
     """
     _require_packages()
+    _require_engine(settings)
     require_folder(settings.output)
     output = settings.output.absolute()
-    recipe = read_recipe(settings.recipe, output / "runs")
+    recipe = read_recipe(settings.recipe, output / "runs", settings.data)
     protocols_of(recipe.evaluation_of(output))
     found = _find(recipe)
     evaluation = recipe.evaluation_of(output).model_copy(update={"data": recipe.cells[0].settings.data})
@@ -49,7 +54,7 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
     if len(waiting) < len(jobs):
         logger.info("%d of %d runs are finished already", len(jobs) - len(waiting), len(jobs))
     errors: dict[str, str] = {}
-    work = engine or (lambda several: run_here(several, _places(recipe, several)))
+    work = engine or _engine(settings, recipe.cells[0].settings.accelerator == "cpu")
     for ended in track(work(waiting), "runs", total=len(waiting)):
         _say(ended)
         if ended.error is not None:
@@ -62,6 +67,13 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
 def _require_packages() -> None:
     if not all(map(find_spec, ("matplotlib", "jinja2"))):
         raise SettingError("compare: a package of its report is not installed; pip install 'samfit[report]'")
+
+
+def _require_engine(settings: CompareSettings) -> None:
+    if settings.slurm is not None and settings.cluster != "slurm":
+        raise SettingError(f"--slurm: only --cluster slurm has it, not --cluster {settings.cluster}")
+    if settings.cluster != "here":
+        require_cluster(settings.cluster)
 
 
 def _jobs(recipe: Recipe, data: Sequence[Sample]) -> list[Job]:
@@ -107,9 +119,22 @@ def _require_sound(found: Found, page: int | None) -> None:
         logger.warning("%s: %s", fault.level, fault.message)
 
 
-def _places(recipe: Recipe, jobs: Sequence[Job]) -> list[Mapping[str, str]]:
-    on_cpu = recipe.cells[0].settings.accelerator == "cpu"
-    return [{}] if on_cpu or not jobs else list(places())
+def _engine(settings: CompareSettings, on_cpu: bool) -> Engine:
+    """Return the engine that the settings name, with as many places as they allow."""
+
+    def work(jobs: Sequence[Job]) -> Iterator[Ended]:
+        machines: Sequence[Place] = [{}]
+        if settings.cluster == "slurm":
+            machines = [{}] * len(jobs)  # what a job sees is for Slurm to say
+        elif not on_cpu and jobs:
+            machines = devices()
+        places = list(islice(cycle(machines), settings.jobs or len(machines)))
+        if settings.cluster == "here":
+            return run_here(jobs, places)
+        folder = settings.output.absolute()
+        return run_on_cluster(jobs, places, settings.cluster, settings.slurm or {}, folder)
+
+    return work
 
 
 def _say(ended: Ended) -> None:

@@ -1,47 +1,25 @@
-"""The engine of one machine: every job in a process of its own, as many at once as there are places.
-
-Another engine, for a cluster say, is another function from jobs to `Ended`; a job is text
-(`Job.to_json`), and `python -m samfit.compare.work` does the one that it reads from stdin.
-"""
+"""The engine of one machine: every job in a process of its own, as many at once as there are places."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from samfit.compare.jobs import Job
-from samfit.engine.stopping import StopRequest
-from samfit.errors import Interrupted
+from samfit.compare.running import Ended, Place, log_of, run
 from samfit.files import storage_errors
 
 WORK = (sys.executable, "-m", "samfit.compare.work")
 """The command that does a job."""
-_POLL = 0.05
-"""Seconds between two looks at the processes."""
-_SHOWN = 600
+SHOWN = 600
 """Characters that are shown of an error that samfit did not raise on purpose."""
+_POLL = 0.05
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A job that is done, or has failed."""
-
-    job: Job
-    error: str | None
-    """What to tell the user, or None if it is done."""
-
-
-Engine = Callable[[Sequence[Job]], Iterator[Ended]]
-"""Does jobs in any order and yields each as it ends. One that fails does not end the others."""
-
-
-def places() -> list[dict[str, str]]:
-    """Return the environment of each process that may run at the same time: one a GPU, or one."""
+def devices() -> list[Place]:
+    """Return a place for each GPU that may be used, or one that adds nothing."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -49,80 +27,55 @@ def places() -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": name} for name in names] or [{}]
 
 
-def run_here(jobs: Sequence[Job], places: Sequence[Mapping[str, str]] = ({},)) -> Iterator[Ended]:
+def run_here(jobs: Sequence[Job], places: Sequence[Place] = ({},)) -> Iterator[Ended]:
     """Do jobs in processes of this machine, one in each place at a time; yield each as it ends.
 
-    `places`: what each adds to the environment. What a process says lies beside its folder, in `NAME.log`.
-    On Ctrl-C or SIGTERM every process is let write its checkpoint; then `Interrupted` is raised. The second
-    Ctrl-C ends them at once.
+    What a process says lies beside its folder, in `NAME.log`. Signals are as in `samfit.compare.running`.
     """
-    waiting, free = list(jobs), list(places)
-    running: list[tuple[Job, Mapping[str, str], subprocess.Popen[bytes]]] = []
-    with StopRequest() as stop:
+    return run(jobs, places, _Process, _POLL)
+
+
+class _Process:
+    """The process of a job. Its stdin stays open until it has ended: when that is closed, it stops."""
+
+    def __init__(self, job: Job, place: Place):
+        self._job = job
+        log = log_of(job)
+        with storage_errors(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as file:
+                self._process = subprocess.Popen(
+                    WORK,
+                    stdin=subprocess.PIPE,
+                    stdout=file,
+                    stderr=file,
+                    env=os.environ | place,
+                    start_new_session=True,  # so that Ctrl-C reaches it once
+                )
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
         try:
-            while running or (waiting and stop.signal is None):
-                while waiting and free and stop.signal is None:
-                    job, place = waiting.pop(0), free.pop(0)
-                    running.append((job, place, _start(job, place)))
-                if stop.signal is not None:  # Ctrl-C reaches them by itself only on a terminal
-                    for _, _, process in running:
-                        process.send_signal(signal.SIGTERM)
-                    break
-                ended = [one for one in running if one[2].poll() is not None]
-                for one in ended:
-                    running.remove(one)
-                    job, place, process = one
-                    free.append(place)
-                    _wait(process)
-                    yield Ended(job, _error(job, process.returncode))
-                if not ended:
-                    time.sleep(_POLL)
-            for _, _, process in running:
-                _wait(process)
-        finally:
-            for _, _, process in running:
-                process.kill()
-                _wait(process)
-        if stop.signal is not None:
-            raise Interrupted(
-                "stopped; finished runs are kept, and the same command goes on with the others",
-                128 + stop.signal,
-            )
+            self._stdin.write(job.to_json().encode() + b"\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended already; its log says why
 
+    def has_ended(self) -> bool:
+        if self._process.poll() is None:
+            return False
+        self._stdin.close()
+        return True
 
-def log_of(job: Job) -> Path:
-    """Return where what the process of a job says lies."""
-    return job.folder.with_name(f"{job.folder.name}.log")
+    def error(self) -> str | None:
+        return _error(self._job, self._process.returncode)
 
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
 
-def _start(job: Job, place: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the process of a job. Its stdin stays open: when that ends, so does the process."""
-    log = log_of(job)
-    with storage_errors(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                WORK,
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=file,
-                env=os.environ | place,
-                start_new_session=True,  # so that Ctrl-C reaches it once
-            )
-    assert process.stdin is not None
-    try:
-        process.stdin.write(job.to_json().encode() + b"\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it has ended already; its log says why
-    return process
-
-
-def _wait(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for a process to end, and close its stdin only then."""
-    process.wait()
-    assert process.stdin is not None
-    process.stdin.close()
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stdin.close()
 
 
 def _error(job: Job, status: int) -> str | None:
@@ -137,4 +90,4 @@ def _error(job: Job, status: int) -> str | None:
         name = signal.Signals(-status).name
         memory = ", which the system sends when memory runs out" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{memory}; see {log_of(job)}"
-    return f"its process ended with status {status}: …{text[-_SHOWN:]}"
+    return f"its process ended with status {status}: …{text[-SHOWN:]}"

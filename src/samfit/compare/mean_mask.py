@@ -13,8 +13,7 @@ from samfit.backbones import card_of
 from samfit.compare.jobs import Job
 from samfit.compare.plain import write_scores, write_summary
 from samfit.data.reading import read_masks
-from samfit.engine.devices import open_fabric
-from samfit.engine.loop import peak_bytes
+from samfit.engine.devices import open_fabric, peak_memory
 from samfit.engine.training import look_at
 from samfit.frame import Frame
 
@@ -66,7 +65,7 @@ def score_mean_mask(job: Job) -> None:
     write_scores(job, data, _Always(logits), frame, fabric)
     cost = {
         "trained_parameters": 0,
-        "peak_bytes": peak_bytes(fabric.device),
+        "peak_bytes": peak_memory(fabric.device),
         "peak_bytes_are": "resident in the process",
         "seconds": round(time.perf_counter() - began, 3),
     }

@@ -1,7 +1,7 @@
 """A recipe: flags of `train` and `evaluate` in a YAML file, some of them lists that span a grid. No torch."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -10,9 +10,11 @@ from typing import Any
 from samfit.config import check, read_config
 from samfit.declare import written
 from samfit.defaults import as_in_run, resolve, tables
-from samfit.errors import SettingError, nearest
+from samfit.errors import SettingError, nearest, unknown_name
 from samfit.methods import METHODS, owners
 from samfit.metrics.protocols import protocol_of
+from samfit.recipes import RECIPES
+from samfit.recipes.about import check_about
 from samfit.settings import EvaluateSettings, TrainSettings
 
 PLURALS: Mapping[str, str] = MappingProxyType(
@@ -30,6 +32,7 @@ _NOT_HERE: Mapping[str, str] = MappingProxyType(
 _OF_EVALUATION = ("protocol", "surface", "spacing", "tolerance", "overlays")
 _OF_BOTH = ("accelerator", "attention")
 KEYS = (
+    "about",
     *PLURALS,
     *(field for field in TrainSettings.model_fields if field not in _NOT_HERE),
     *_OF_EVALUATION,
@@ -52,7 +55,7 @@ class Recipe:
     """A recipe that was read and found right."""
 
     values: dict[str, Any]
-    """What the file says, as plain values."""
+    """What the file says, as plain values; `data` is the folder that is used, `about` has every field."""
     cells: tuple[Cell, ...]
     """The first has the first of each list; seeds change fastest, then methods."""
     evaluation: dict[str, Any]
@@ -63,12 +66,18 @@ class Recipe:
         return EvaluateSettings(run=run, **self.evaluation)
 
 
-def read_recipe(path: Path, runs: Path) -> Recipe:
-    """Read a recipe. `runs`: the folder that the run folders will lie in.
+def read_recipe(path: Path, runs: Path, data: Path | None = None) -> Recipe:
+    """Read a recipe.
+
+    `path`: its file, or the name of one in `RECIPES`. `runs`: the folder that the run folders will lie in.
+    `data`: folder of the data set; it goes before what the file says.
 
     Raises one `SettingError` that lists every fault of the file and of every combination.
     """
+    path = _file_of(path)
     values = read_config(path, "RECIPE")
+    if data is not None:
+        values["data"] = str(data)
     faults: dict[tuple[str, str], str] = {}
 
     def blame(key: str, value: Any, reason: str) -> None:
@@ -81,6 +90,11 @@ def read_recipe(path: Path, runs: Path) -> Recipe:
         elif key not in KEYS:
             blame(key, None, f"there is no such setting{nearest(key, KEYS)}")
     known = {key: value for key, value in values.items() if key in KEYS}
+    about, wrong_about = None, []
+    if "about" in known:
+        about, wrong_about = check_about(known.pop("about"))
+    for reason in wrong_about:
+        blame("about", None, reason)
     lists = {}
     for key, single in PLURALS.items():
         value = known.pop(key, None)
@@ -95,7 +109,8 @@ def read_recipe(path: Path, runs: Path) -> Recipe:
         else:
             lists[key] = value
     if "data" not in known:
-        blame("data", None, f"is needed: {TrainSettings.model_fields['data'].description}")
+        origin = "" if about is None else f": {about.data}"
+        blame("data", None, f"is needed here or as --data: folder of the data set{origin}")
     for key, value in known.items():
         methods = lists.get("methods", [known.get("method", "cad")])
         if owners(key) and not any(str(method) in owners(key) for method in methods):
@@ -132,7 +147,17 @@ def read_recipe(path: Path, runs: Path) -> Recipe:
         cells.append(Cell(name, settings))
     if faults:
         raise SettingError(faults.values())
-    return Recipe(values, tuple(cells), evaluation)
+    return Recipe(values | ({} if about is None else {"about": asdict(about)}), tuple(cells), evaluation)
+
+
+def _file_of(recipe: Path) -> Path:
+    """Return the file of a recipe that is given by its name, and any other path as it is."""
+    if str(recipe) in RECIPES:
+        return Path(RECIPES[str(recipe)].path)
+    if not recipe.suffix and not recipe.exists():
+        unknown = unknown_name("recipe", str(recipe), RECIPES)
+        raise SettingError(f"RECIPE: {unknown}; one of your own is a file that ends in .yaml")
+    return recipe
 
 
 def _combinations(lists: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -15,9 +15,8 @@ from samfit.compare.jobs import Job
 from samfit.compare.plain import preparation, write_scores, write_summary
 from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import StepOrder
-from samfit.engine.devices import open_fabric
+from samfit.engine.devices import open_fabric, peak_memory
 from samfit.engine.logs import write_metrics
-from samfit.engine.loop import peak_bytes
 from samfit.engine.scoring import means, score_set
 from samfit.engine.training import look_at
 from samfit.errors import SettingError
@@ -100,7 +99,7 @@ def train_unet(job: Job) -> None:
             best, best_dice, best_epoch = copy.deepcopy(model.state_dict()), scored["dice"], len(rows)
     write_metrics(RunFolder(job.folder).metrics, rows)
     model.load_state_dict(best)
-    peak = peak_bytes(fabric.device)
+    peak = peak_memory(fabric.device)
     write_scores(job, data, model.eval(), frame, fabric)
     cost = {
         "best_epoch": best_epoch,
@@ -130,5 +129,5 @@ def _row(
         "loss": loss,
         **{f"validation_{name}": value for name, value in scored.items()},
         "seconds": round(time.perf_counter() - began, 3),
-        "peak_bytes": peak_bytes(device),
+        "peak_bytes": peak_memory(device),
     }

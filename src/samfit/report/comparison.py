@@ -36,6 +36,9 @@ def write_report(output: Path, results: Mapping[str, Any]) -> None:
         write_text(output / "tables" / f"{protocol}.md", markdown(table))
         write_text(output / "tables" / f"{protocol}.tex", latex(table))
         write_text(output / "tables" / f"{protocol}.csv", all_figures(results, protocol))
+        if printed := published_of(results, protocol):
+            write_text(output / "tables" / f"{protocol}-published.md", markdown(printed))
+            write_text(output / "tables" / f"{protocol}-published.tex", latex(printed))
     curves = curves_of(results)
     for name, picture in curves.items():
         write_text(output / "curves" / f"{name}.svg", picture)
@@ -68,6 +71,43 @@ def short_table_of(results: Mapping[str, Any], protocol: str) -> Table:
     whole = table_of(results, protocol)
     chosen = [0, 1, 2, whole.columns.index("trained parameters") - 2]
     return Table([whole.columns[one] for one in chosen], [[row[one] for one in chosen] for row in whole.rows])
+
+
+def published_of(results: Mapping[str, Any], protocol: str) -> Table | None:
+    """Return what sources printed that is scored by a protocol, as the recipe says; None if nothing was."""
+    rows = [
+        row
+        for row in results["recipe"].get("about", {"published": ()})["published"]
+        if row["protocol"] == protocol
+    ]
+    return published_table(rows, protocol) if rows else None
+
+
+def published_table(rows: Sequence[Mapping[str, Any]], protocol: str) -> Table:
+    """Return a table of published figures; `rows` have the fields of `samfit.recipes.about.Published`."""
+    metrics = PROTOCOLS[protocol].metrics
+    columns = [
+        f"published, not measured here; protocol {protocol}",
+        *(METRICS[name].title for name in metrics),
+        "memory as printed, MB",
+        "machine, batch",
+        "remark",
+        "source",
+    ]
+    return Table(columns, [_published_cells(row, metrics) for row in rows])
+
+
+def _published_cells(row: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    memory = "–" if row["memory_mb"] is None else f"{row['memory_mb']}"
+    remarks = [f'"{row["claim"]}"' if row["claim"] else "", row["remark"] or ""]
+    return [
+        row["model"],
+        *(f"{row['figures'][name]:g}" if name in row["figures"] else "–" for name in metrics),
+        memory if row["memory_measured"] else f"{memory} (not a measurement)",
+        row["setup"],
+        "; ".join(filter(None, remarks)) or "–",
+        row["source"],
+    ]
 
 
 def _metrics(results: Mapping[str, Any], protocol: str) -> list[str]:

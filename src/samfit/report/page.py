@@ -10,7 +10,7 @@ import yaml
 
 from samfit.metrics import METRICS
 from samfit.metrics.protocols import PROTOCOLS
-from samfit.report.comparison import table_of
+from samfit.report.comparison import published_of, table_of
 from samfit.report.overlays import ERROR_COLOURS, TRUTH_COLOUR
 from samfit.report.panels import PANELS, panel_path
 
@@ -34,6 +34,12 @@ def page_of(results: Mapping[str, Any], runs: Path, curves: Mapping[str, str]) -
     return environment.get_template("page.html.j2").render(
         results=results,
         tables={protocol: table_of(results, protocol) for protocol in results["protocols"]},
+        published={
+            protocol: printed
+            for protocol in results["protocols"]
+            if (printed := published_of(results, protocol))
+        },
+        about=results["recipe"].get("about"),
         departures={protocol: _departures(results, protocol) for protocol in results["protocols"]},
         curves=curves,
         examples=[
