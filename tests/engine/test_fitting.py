@@ -7,6 +7,7 @@ import pytest
 import torch
 from plan_support import MB, WEIGHTS, estimate, of_prediction
 
+from samfit import processes
 from samfit.defaults import resolve
 from samfit.engine import fitting
 from samfit.engine.fitting import fit_to_vram, needs_checkpointing
@@ -30,8 +31,13 @@ def settings(**given: object) -> TrainSettings:
     return resolve(TrainSettings.model_validate(usual | {"vram": ALLOWANCE + WEIGHTS + 160 * MB} | given))
 
 
+def fit(asked: TrainSettings) -> TrainSettings:
+    """Fit a training on two images and one for validation."""
+    return fit_to_vram(asked, 1, CPU, training=2, validation=1)
+
+
 def fitted(**given: object) -> dict[str, object]:
-    chosen = fit_to_vram(settings(**given), 1, CPU)
+    chosen = fit(settings(**given))
     return {name: getattr(chosen, name) for name in ("precision", "checkpointing", "accumulate", "cache")}
 
 
@@ -42,7 +48,7 @@ def vram(megabytes: float) -> int:
 
 def test_without_vram_nothing_is_chosen():
     asked = settings(vram=None)
-    assert fit_to_vram(asked, 1, CPU) is asked
+    assert fit(asked) is asked
 
 
 def test_what_fits_stays_as_it_is():
@@ -64,6 +70,20 @@ def test_a_cache_takes_the_encoder_off_the_device_where_that_helps():
     assert fitted(vram=vram(80), cache="off") == alone | {"cache": "off", "checkpointing": "on"}
 
 
+def test_a_cache_is_chosen_only_where_it_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAMFIT_CACHE", str(tmp_path))
+    one = 16 * 16 * 64 * 4
+    fits, too_small = 17 * one, 17 * one - 1  # two images in eight views, and one for validation
+    assert fitted(vram=vram(80), cache_limit=fits)["cache"] == "disk"
+    assert fitted(vram=vram(80), cache_limit=too_small)["cache"] == "auto"
+    assert fitted(vram=vram(80), cache_limit=too_small)["checkpointing"] == "on"
+    assert fitted(vram=vram(80), cache_limit=too_small, cache="disk")["cache"] == "disk"
+
+
+def test_a_batch_is_not_cut_into_more_parts_than_it_has_images():
+    assert fitted(vram=vram(19), method="lora", precision="32", batch_size=5, accumulate=2)["accumulate"] == 5
+
+
 def test_given_settings_are_kept():
     assert fitted(vram=vram(80), method="lora", checkpointing="off")["checkpointing"] == "off"
     assert fitted(vram=vram(20), precision="32", batch_size=1)["precision"] == "32"
@@ -76,17 +96,22 @@ def test_parts_that_were_asked_for_are_split_further():
 
 def test_what_cannot_fit_is_refused_with_what_would():
     with pytest.raises(SettingError) as refused:
-        fit_to_vram(settings(vram=vram(25), method="lora", image_size=1024, backbone="sam-vit-b"), 1, CPU)
+        fit(settings(vram=vram(25), method="lora", image_size=1024, backbone="sam-vit-b"))
     message = str(refused.value)
     assert "--vram 0.82 GB: lora on sam-vit-b at 1024 px takes" in message
     assert "for a single image" in message
-    assert "--image-size 256" in message
-    assert "--image-size 768" not in message
+    assert "what would fit: --image-size 256 (" in message
+
+
+def test_of_each_kind_the_nearest_that_fits_is_named():
+    with pytest.raises(SettingError) as refused:
+        fit(settings(vram=vram(150), method="cad", image_size=1024, backbone="sam-vit-l", cache="off"))
+    assert "what would fit: --image-size 512 (" in str(refused.value)
 
 
 def test_what_nothing_makes_fit_is_refused_plainly():
-    with pytest.raises(SettingError, match="nothing that samfit has would fit"):
-        fit_to_vram(settings(vram=ALLOWANCE), 1, CPU)
+    with pytest.raises(SettingError, match="nothing near it would fit"):
+        fit(settings(vram=ALLOWANCE))
 
 
 STEP = WEIGHTS + 160 * MB
@@ -116,3 +141,21 @@ def test_cached_embeddings_need_less(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fitting, "free_bytes", lambda _: 20 * (STEP - WEIGHTS // 5))
     assert needs_checkpointing(settings(vram=None), 1, CPU)
     assert not needs_checkpointing(settings(vram=None), 1, CPU, cached=True)
+
+
+def test_processes_of_which_one_is_short_of_memory_all_compute_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    said = []
+    monkeypatch.setattr(processes, "anywhere", lambda here, device: said.append(here) or True)
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: 20 * STEP)
+    with caplog.at_level(logging.INFO, "samfit"):
+        assert needs_checkpointing(settings(vram=None), 1, CPU)
+    assert said == [False]
+    assert "--checkpointing on: another process has less memory free" in caplog.text
+
+
+def test_processes_on_one_cpu_share_its_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: 2 * 20 * STEP)
+    assert not needs_checkpointing(settings(vram=None, devices=2), 1, CPU)
+    assert needs_checkpointing(settings(vram=None, devices=3), 1, CPU)

@@ -97,5 +97,5 @@ def test_a_folder_that_cannot_be_written_costs_time_alone(traces: list[str], tmp
 def test_other_code_has_another_file(traces: list[str], monkeypatch: pytest.MonkeyPatch):
     before = remembered.own_file()
     remembered.own_file.cache_clear()
-    monkeypatch.setattr(remembered, "torch_release", lambda: "9.9")
+    monkeypatch.setattr(remembered, "version", lambda library: f"9.9 of {library}")
     assert remembered.own_file() != before

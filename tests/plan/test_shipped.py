@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -21,6 +21,7 @@ from samfit.config import parse
 from samfit.defaults import tables
 from samfit.methods import METHODS
 from samfit.plan import remembered
+from samfit.plan.choice import largest_batch
 from samfit.plan.setup import Device, Setup
 from samfit.plan.tables import lines
 from samfit.plan.tracing import trace_training
@@ -52,6 +53,17 @@ def test_what_samfit_comes_with_is_what_a_trace_gives_at_full_size(backbone: str
     check(backbone, method)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "checkpointing"), [("decoder", False), ("decoder", True), ("cad", True)])
+def test_the_largest_batch_that_is_planned_fits_and_is_nearly_the_largest(method: str, checkpointing: bool):
+    budget = 1600 * 10**6
+    setup = replace(first_setup("sam-vit-b", method), checkpointing=checkpointing)
+    largest = largest_batch(setup, budget)
+    assert 8 < largest
+    assert trace_training(replace(setup, batch_size=largest)).peak <= 1.01 * budget
+    assert trace_training(replace(setup, batch_size=int(1.15 * largest) + 1)).peak > budget
+
+
 def test_eight_gibibytes_are_enough_for_every_method_on_every_backbone(tmp_path: Path):
     code = (
         "import sys; from samfit.cli import main; status = main(['plan', '--vram', '8GiB', '--json']); "
@@ -74,20 +86,17 @@ def measured() -> list[ParameterSet]:
     """Return every step whose memory was measured and committed, on a CPU or a GPU."""
     results = {"cpu": memory.RESULT, "gpu": memory.GPU_RESULT}
     return [
-        pytest.param(device, row, id=f"{device}: {row['name']}")
+        pytest.param(device, case, row["peak_mb"], id=f"{device}: {row['name']}")
         for device, result in results.items()
-        if result.is_file()
-        for row in json.loads(result.read_text(encoding="utf-8"))["rows"]
-        if row.get("backbone") in BACKBONES
+        for case, row in memory.measured(result).items()
+        if case.is_of_a_run
     ]
 
 
-@pytest.mark.parametrize(("device", "row"), measured())
-def test_what_is_planned_is_within_a_tenth_of_what_was_measured(device: Device, row: dict[str, Any]):
-    case = cases.Case(
-        **{key: row[key] for key in ("backbone", "method", "size", "batch", "precision", "classes")}
-    )
-    assert case.name == row["name"]
+@pytest.mark.parametrize(("device", "case", "peak"), measured())
+def test_what_is_planned_is_within_a_tenth_of_what_was_measured(
+    device: Device, case: cases.Case, peak: float
+):
     setup = cases.planned(case, device)
     assert remembered.key_of("training", setup) in remembered.known(), MENDED_BY
-    assert remembered.training(setup).step / 1e6 == pytest.approx(row["peak_mb"], rel=0.1)
+    assert remembered.training(setup).step / 1e6 == pytest.approx(peak, rel=0.1)

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from samfit.backbones.card import BackboneCard
+from samfit.backbones.download import cache_folder
 from samfit.settings import Augmentation, Precision
 
 _BYTES: dict[Precision, int] = {"32": 4, "bf16": 2}
 """Of one number as the encoder gives it; it is kept as it is."""
 _VIEWS: dict[Augmentation, int] = {"none": 1, "flips": 8}
 """In how many ways an augmentation shows an image; `affine` shows it differently each time."""
+
+
+def embeddings_folder() -> Path:
+    """Return where embeddings are kept on disk."""
+    return cache_folder() / "embeddings"
 
 
 def embedding_bytes(card: BackboneCard, image_size: int, precision: Precision) -> int:

@@ -16,10 +16,6 @@ _MOST = 1024
 """No batch is larger."""
 
 
-Costs = tuple[bool, int, bool, bool, int, bool]
-"""What a way to make a step gives up; see `Way.costs`."""
-
-
 @dataclass(frozen=True)
 class Way:
     """One way to make a step: a setup, and in how many parts the batch of a device passes."""
@@ -28,7 +24,7 @@ class Way:
     parts: int = 1
 
     @property
-    def costs(self) -> Costs:
+    def costs(self) -> tuple[bool, int, bool, bool, int, bool]:
         """What is given up, the worst first: the smaller, the better.
 
         Training fewer blocks is another method, batch statistics over a part of a batch are others, bfloat16
@@ -62,13 +58,15 @@ class Offer:
     """Images that can pass at once."""
 
 
-def peak(setup: Setup) -> int:
+def peak(setup: Setup, *, accumulated: bool = False) -> int:
     """Return the most bytes that a training holds on its device.
 
     With cached embeddings that is what encoding an image takes, where it takes more than a step.
+    `accumulated`: while the gradients of an earlier part of the batch are there.
     """
-    step = training(setup).peak
-    return max(step, encoding(setup)) if setup.cached else step
+    step = training(setup)
+    most = step.peak + step.all_gradients if accumulated else step.peak
+    return max(most, encoding(setup)) if setup.cached else most
 
 
 def encoding(setup: Setup) -> int:
@@ -76,18 +74,31 @@ def encoding(setup: Setup) -> int:
     return prediction(replace(setup, batch_size=1)).peak
 
 
-def largest_batch(setup: Setup, budget: int) -> int:
+def largest_batch(setup: Setup, budget: int, *, accumulated: bool = False) -> int:
     """Return how many images can pass at once within `budget` bytes, 0 if not even one can.
 
-    Beyond the few small images that pass the encoder together, each image adds the same: the peaks of two
-    batches give those of all others.
+    A batch takes what its largest moment does, and each moment takes the same more for every image. So what
+    a batch takes is, between two others, at most on the line through them; beyond them it is on that line
+    once the moment that grows fastest is the largest. Of a few images that may still be the moment when
+    single ones are encoded, which hardly grows: the line goes through eight times as many. Where keeping
+    inputs and activations grows faster than the line, that counts, so that what is returned fits.
     """
+
+    def most(count: int) -> int:
+        return peak(replace(setup, batch_size=count), accumulated=accumulated)
+
     few = card_of(setup.backbone, setup.variant).images_at_once(setup.image_size)
-    one, two = (peak(replace(setup, batch_size=count)) for count in (few, 2 * few))
-    if one > budget:
-        fitting = (count for count in _halves(few) if peak(replace(setup, batch_size=count)) <= budget)
-        return next(fitting, 0)
-    return min(_MOST, int(few * (1 + (budget - one) / (two - one)))) if two > one else _MOST
+    if most(few) > budget:
+        return next((count for count in _halves(few) if most(count) <= budget), 0)
+    fits, several, many = few, 4 * few, 8 * few
+    for larger in (2 * few, several, many):
+        if most(larger) > budget:
+            return fits + (larger - fits) * (budget - most(fits)) // (most(larger) - most(fits))
+        fits = larger
+    one, other = (training(replace(setup, batch_size=count)) for count in (several, many))
+    left = budget - other.peak - (other.all_gradients if accumulated else 0)
+    growth = max(other.peak - one.peak, other.inputs + other.activations - one.inputs - one.activations)
+    return min(_MOST, many + (many - several) * left // growth)
 
 
 def _halves(count: int) -> Iterator[int]:
@@ -96,7 +107,7 @@ def _halves(count: int) -> Iterator[int]:
         yield count
 
 
-def ways(
+def setups_of(
     asked: Setup,
     *,
     precisions: Sequence[Precision],
@@ -139,18 +150,16 @@ def _late_blocks(setup: Setup) -> int | None:
     return dict(setup.options).get("late_blocks")
 
 
-def best_way(setups: Sequence[Setup], budget: int) -> Way | None:
+def best_way(setups: Sequence[Setup], budget: int, *, accumulated: bool = False) -> Way | None:
     """Return how to pass the batch of `setups`, which differ in nothing else, within `budget` bytes.
 
-    None if none of them can pass a single image.
+    `accumulated`: whether it is a part of a batch itself. None if none of them can pass a single image.
     """
     found = []
     for setup in setups:
-        largest = largest_batch(setup, budget)
+        whole = peak(setup, accumulated=accumulated) <= budget
+        largest = setup.batch_size if whole else largest_batch(setup, budget, accumulated=True)
         if largest:
-            found.append(Way(setup, -(-setup.batch_size // largest)))
-    for way in sorted(found, key=lambda way: way.costs):
-        part = replace(way.setup, batch_size=-(-way.setup.batch_size // way.parts))
-        if peak(part) <= budget:
-            return Way(part, way.parts)
-    return None
+            parts = -(-setup.batch_size // largest)
+            found.append(Way(replace(setup, batch_size=-(-setup.batch_size // parts)), parts))
+    return min(found, key=lambda way: way.costs, default=None)

@@ -22,6 +22,8 @@ TRACED = Path(__file__).with_name("traced.json")
 """Estimates of every backbone and method on a GPU; written by benchmarks/trace_plan.py."""
 _CODE = ("backbones", "losses", "methods", "plan", "step.py", "frame.py")
 """Parts of samfit that an estimate depends on."""
+_LIBRARIES = ("torch", "transformers", "peft")
+"""Libraries whose modules a step runs."""
 
 
 def training(setup: Setup) -> Estimate:
@@ -43,7 +45,7 @@ def _estimate(kind: str, setup: Setup) -> Estimate:
     key, estimates = key_of(kind, setup), known()
     if key not in estimates:
         estimates[key] = _trace(kind, setup)
-        _keep(estimates)
+        _keep({key: estimates[key]})
     return estimates[key]
 
 
@@ -60,10 +62,10 @@ def known() -> dict[str, Estimate]:
     return _read(TRACED) | _read(own_file())
 
 
-def _keep(estimates: Mapping[str, Estimate]) -> None:
-    """Write what is known; where that cannot be done, the next command traces again."""
+def _keep(new: Mapping[str, Estimate]) -> None:
+    """Add to what this machine keeps; where that cannot be done, the next command traces again."""
     with contextlib.suppress(StorageError):
-        write_json(own_file(), in_words(estimates))
+        write_json(own_file(), in_words(_read(own_file()) | dict(new)))
 
 
 def in_words(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
@@ -92,8 +94,8 @@ def torch_release() -> str:
 
 @cache
 def own_file() -> Path:
-    """Return where this machine keeps its estimates; another code or torch has another file."""
-    digest = hashlib.sha256(torch_release().encode())
+    """Return where this machine keeps its estimates; other code, or releases of libraries, have another."""
+    digest = hashlib.sha256("".join(map(version, _LIBRARIES)).encode())
     source = Path(__file__).parents[1]
     for part in _CODE:
         files = sorted((source / part).rglob("*.py")) or [source / part]

@@ -55,6 +55,11 @@ class Estimate:
         return sum(asdict(self).values())
 
     @property
+    def all_gradients(self) -> int:
+        """The gradients of all trained parameters: half of what the optimizer keeps, two moments of each."""
+        return self.optimizer // 2
+
+    @property
     def step(self) -> int:
         """What the step itself takes: without weights, inputs and state of the optimizer."""
         return self.gradients + self.activations + self.temporary

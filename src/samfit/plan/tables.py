@@ -9,7 +9,7 @@ from samfit.backbones import BACKBONES
 from samfit.defaults import resolve
 from samfit.methods import METHODS, row_of
 from samfit.options import LoraOptions
-from samfit.plan.choice import ALLOWANCE, Costs, Offer, Way, encoding, offers, peak, ways
+from samfit.plan.choice import ALLOWANCE, Way, encoding, offers, peak, setups_of
 from samfit.plan.remembered import prediction, training
 from samfit.plan.setup import Estimate, Setup, setup_of
 from samfit.progress import track
@@ -26,6 +26,8 @@ class Line:
     setup: Setup
     largest_batch: int | None = None
     """Images that can pass at once within the memory that was asked about; None where none was."""
+    parts: int = 1
+    """In how many parts the batch passes then."""
 
     @property
     def training(self) -> Estimate:
@@ -34,20 +36,29 @@ class Line:
 
     @property
     def prediction(self) -> Estimate:
-        """What it takes to segment one image."""
-        return prediction(replace(self.setup, batch_size=1))
+        """What it takes to segment one image, as is done in float32."""
+        return prediction(replace(self.setup, batch_size=1, precision="32"))
 
     @property
     def peak(self) -> int:
         """The most bytes that a training takes."""
         return peak(self.setup)
 
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """What is given up for it, in words, the worst first."""
+        return Way(self.setup, self.parts).given_up
+
+    def look_up(self) -> None:
+        """Trace what is not known yet, so that every number is at hand."""
+        self.in_words()
+
     def in_words(self) -> dict[str, Any]:
         """Return the line as plain values."""
         return {
             "setup": asdict(self.setup) | {"options": dict(self.setup.options)},
             "largest_batch": self.largest_batch,
-            "given_up": list(Way(self.setup).given_up),
+            "given_up": list(self.given_up),
             "training": asdict(self.training),
             "encoding": encoding(self.setup) if self.setup.cached else None,
             "peak": self.peak,
@@ -64,7 +75,7 @@ def lines(settings: PlanSettings) -> list[Line]:
     found = []
     for backbone, method in track(pairs, "planning", len(pairs)):
         for line in _of_pair(settings, backbone, method, every_way=len(pairs) == 1):
-            line.in_words()  # traces, if it must, while the progress bar is shown
+            line.look_up()
             found.append(line)
     return found
 
@@ -74,17 +85,17 @@ def _of_pair(settings: PlanSettings, backbone: str, method: str, *, every_way: b
     if settings.vram is None:
         yield from map(Line, setups if every_way else setups[:1])
         return
-    found = offers(setups, settings.vram - ALLOWANCE)
-    if not found:
+    offered = offers(setups, settings.vram - ALLOWANCE)
+    if not offered:
         yield Line(replace(setups[-1], batch_size=1), 0)
         return
     batch = setups[0].batch_size
-
-    def costs(offer: Offer) -> Costs:
-        return Way(offer.setup, -(-batch // offer.largest_batch)).costs
-
-    for offer in sorted(found, key=costs) if every_way else [min(found, key=costs)]:
-        yield Line(replace(offer.setup, batch_size=1), offer.largest_batch)
+    found = [
+        Line(replace(offer.setup, batch_size=1), offer.largest_batch, -(-batch // offer.largest_batch))
+        for offer in offered
+    ]
+    found.sort(key=lambda line: Way(line.setup, line.parts).costs)
+    yield from found if every_way else found[:1]
 
 
 def _setups(settings: PlanSettings, backbone: str, method: str) -> list[Setup]:
@@ -98,7 +109,7 @@ def _setups(settings: PlanSettings, backbone: str, method: str) -> list[Setup]:
         train, classes=settings.classes, device=settings.accelerator, checkpointing=False, cached=False
     )
     caches = {"on": [True], "off": [False], None: [False, True]}[settings.cache]
-    return ways(
+    return setups_of(
         asked,
         precisions=[settings.precision] if settings.precision else ["32", "bf16"],
         checkpointing={"on": [True], "off": [False], None: [False, True]}[settings.checkpointing],
