@@ -47,19 +47,22 @@ def test_what_samfit_comes_with_is_what_a_trace_gives(method: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "sam-tiny"])
+@pytest.mark.parametrize(
+    ("backbone", "method"),
+    [("sam-vit-b", method) for method in METHODS]
+    + [(backbone, "medical-adapter") for backbone in BACKBONES if backbone not in ("sam-tiny", "sam-vit-b")],
+)
 def test_what_samfit_comes_with_is_what_a_trace_gives_at_full_size(backbone: str, method: str):
     check(backbone, method)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "checkpointing"), [("decoder", False), ("decoder", True), ("cad", True)])
+@pytest.mark.parametrize(("method", "checkpointing"), [("decoder", False), ("cad", True)])
 def test_the_largest_batch_that_is_planned_fits_and_is_nearly_the_largest(method: str, checkpointing: bool):
-    budget = 1600 * 10**6
+    budget = 2500 * 10**6
     setup = replace(first_setup("sam-vit-b", method), checkpointing=checkpointing)
     largest = largest_batch(setup, budget)
-    assert 8 < largest
+    assert largest > 8  # the largest that is looked up
     assert trace_training(replace(setup, batch_size=largest)).peak <= 1.01 * budget
     assert trace_training(replace(setup, batch_size=int(1.15 * largest) + 1)).peak > budget
 
