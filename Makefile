@@ -3,8 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROWS := *
+DEVICE := cpu
 
-.PHONY: help setup check format test slow bench demo clean
+.PHONY: help setup check format test slow docs bench demo clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,13 +34,18 @@ test: check  ## check, then the quick tests (about five minutes on two cores)
 slow: $(STAMP)  ## only the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 1500
 
-bench: $(STAMP)  ## measure memory and time, about an hour, and write the tables of the docs; ROWS='cad*' for a part
-	$(BIN)/python benchmarks/memory.py --rows "$(ROWS)"
-	$(BIN)/python benchmarks/speed.py --rows "$(ROWS)"
-	$(BIN)/python benchmarks/tables.py --show step-memory bf16-memory batch-memory resident-memory speed
+docs: $(STAMP)  ## write the reference anew and build the site in docs/_build/html, without a warning
+	$(BIN)/python docs/reference.py
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --nitpicky --quiet docs docs/_build/html
+
+bench: $(STAMP)  ## measure memory and time, over an hour, and write the docs' tables; ROWS='cad*' for a part, DEVICE=cuda
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py --device $(DEVICE) --rows "$(ROWS)"
+	$(BIN)/python benchmarks/speed.py --device $(DEVICE) --rows "$(ROWS)"
+	$(BIN)/python benchmarks/tables.py --show machine step-memory memory-order techniques bf16-memory \
+		batch-memory resident-memory speed inference
 
 demo: $(STAMP)  ## adapt sam-tiny to drawn lesions and show before and after
 	$(BIN)/samfit demo --output demo-run --overwrite
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache demo-run
+	rm -rf $(VENV) .pytest_cache .ruff_cache demo-run docs/_build

@@ -1,6 +1,7 @@
 """Progress: lines now and then, none for short loops, none where nobody asked for messages."""
 
 import logging
+import re
 from itertools import count
 
 import pytest
@@ -77,3 +78,15 @@ def test_a_terminal_gets_a_bar_on_stderr(monkeypatch, caplog, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "reading" in err
+
+
+@pytest.mark.parametrize("no_color", [None, "1"])
+def test_a_bar_on_a_terminal_has_colours_unless_the_user_wants_none(monkeypatch, caplog, capsys, no_color):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": no_color}.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    with caplog.at_level(logging.INFO, "samfit"):
+        assert list(progress.track("abcd", "reading")) == list("abcd")
+    shown = capsys.readouterr().err
+    assert "reading" in shown
+    coloured = re.search(r"\x1b\[[\d;]*(3[0-7]|38;5;\d+|9[0-7])m", shown) is not None
+    assert coloured == (no_color is None)

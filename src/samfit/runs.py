@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def card(self) -> Path:
+        """What was trained, on what and how well, in words; imported runs have none."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
     def samples(self) -> Path:
         """Sheets of the same validation images as training goes on."""
         return self.path / "samples"
@@ -106,9 +111,9 @@ class RunFolder:
 
     def contents(self) -> tuple[Path, ...]:
         """Everything that a run may write."""
-        files = (self.config, self.adapter, self.base, self.checkpoint, self.metrics, self.summary, self.log)
+        files = (self.config, self.adapter, self.base, self.checkpoint, self.metrics, self.summary, self.card)
         folders = (self.samples, self.evaluation, self.tensorboard, self.wandb)
-        return *files, *folders, *map(self.merged, _MERGED), *map(self.published, _PUBLISHED)
+        return *files, self.log, *folders, *map(self.merged, _MERGED), *map(self.published, _PUBLISHED)
 
     def holds_run(self) -> bool:
         """Return whether a run was started here."""

@@ -106,7 +106,7 @@ def test_version_goes_to_stdout(capsys):
         (["train", "images"], "Got unexpected extra argument (images)"),
         (["evaluate"], "Missing argument 'RUN'"),
         (["predict", "run"], "Missing argument 'IMAGE...'"),
-        (["list"], "Missing argument 'backbones|methods|datasets|losses|metrics|protocols'"),
+        (["list"], "Missing argument 'backbones|methods|datasets|losses|metrics|protocols|recipes'"),
         (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
         (["--quiet", "--verbose", "list", "methods"], "--quiet and --verbose: take one of them"),
         (["doctor"], "--data is needed: folder of the data set"),

@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, CommandRow] = MappingProxyType(
             CommandRow("import", "importing", "make a run of a checkpoint that a published code wrote"),
             CommandRow("export", "export", "write a run as the published code saves it"),
             CommandRow("doctor", "doctor", "list every fault of a data set, and how its masks are read"),
-            CommandRow("list", "listing", "show backbones, methods, datasets or losses"),
+            CommandRow("list", "listing", "show backbones, methods, datasets, recipes and more"),
             CommandRow("demo", "demo", "two minutes that show all of it, no data needed"),
         )
     }

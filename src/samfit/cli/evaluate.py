@@ -8,6 +8,7 @@ import click
 from samfit.cli.options import Option, SettingsCommand, read_settings
 from samfit.cli.output import plain_table, print_json, print_table
 from samfit.metrics import METRICS
+from samfit.metrics.intervals import FEWEST
 from samfit.settings import EvaluateSettings
 
 
@@ -41,6 +42,11 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     counted = f"; masks without foreground: {empty}" if empty else ""
     grouped = f" in {summary['groups']} groups" if summary["groups"] else ""
     click.echo(f"\n{summary['images']} images of the {summary['split']} split{grouped}{counted}")
+    if (summary["groups"] or summary["images"]) < FEWEST:
+        what = "groups" if summary["groups"] else "images"
+        click.echo(
+            f"no intervals: they take {FEWEST} {what} at least, and without them nothing is better or worse"
+        )
     if any(evaluation["prompt_from_truth"] for evaluation in evaluations):
         click.echo(
             "(truth): the prompt was taken from the truth; not comparable with scores of other prompts"
@@ -71,7 +77,7 @@ def _prompt(evaluation: Mapping[str, Any]) -> str:
 
 
 def _cells(score: Mapping[str, float | None], sign: str = "") -> tuple[str, str]:
-    """Return the mean and the interval of one score; a dash where one image, or none, gives none."""
+    """Return the mean and the interval of one score; a dash where images are too few for one."""
     mean, low, high = (
         "–" if score[end] is None else f"{score[end]:{sign}.4f}" for end in ("mean", "low", "high")
     )
