@@ -5,10 +5,13 @@ others learn of it at their next exchange, so that every process leaves a step a
 """
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+ValueT = TypeVar("ValueT")
 
 _BUCKET_BYTES = 25 * 2**20
 """Gradients are joined to about this size before they are exchanged, as torch's own data parallelism does."""
@@ -23,7 +26,7 @@ def several() -> bool:
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
-def ran_out_anywhere(here: bool, device: torch.device) -> bool:
+def anywhere(here: bool, device: torch.device) -> bool:
     """Return whether any process says so. `device`: what the processes' backend exchanges."""
     if not several():
         return here
@@ -34,8 +37,18 @@ def ran_out_anywhere(here: bool, device: torch.device) -> bool:
 
 def agree(device: torch.device) -> None:
     """Raise `AnotherRanOut` if another process ran out of memory."""
-    if several() and ran_out_anywhere(False, device):
+    if several() and anywhere(False, device):
         raise AnotherRanOut
+
+
+def most(count: int, device: torch.device) -> int:
+    """Return the largest of what every process passes. Raises `AnotherRanOut`."""
+    if not several():
+        return count
+    largest = torch.full((1,), count, device=device)
+    agree(device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest.item())
 
 
 def total(values: Tensor) -> Tensor:
@@ -63,13 +76,18 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
+def gathered(value: ValueT) -> list[ValueT]:
+    """Return what every process passes, in the order of their ranks; not for the middle of a step."""
+    if not several():
+        return [value]
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def all_alike(value: str) -> bool:
     """Return whether every process passes the same text."""
-    if not several():
-        return True
-    values = [""] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return len(set(values)) == 1
+    return len(set(gathered(value))) == 1
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -89,6 +89,28 @@ class Batch:
     embedding: Tensor | None = None
     """(B, E, g, g) what the encoder made of the frames, where it was kept."""
 
+    def split(self, count: int) -> list[Batch]:
+        """Return batches of `count` images each, the last one of fewer, as tensors are split."""
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[part]
+
+        batches = []
+        for number, prompts in enumerate(self.prompts.split(count)):
+            part = slice(number * count, (number + 1) * count)
+            batches.append(
+                Batch(
+                    frame=cut(self.frame),
+                    prompts=prompts,
+                    extra=cut(self.extra),
+                    target=self.target[part],
+                    valid=self.valid[part],
+                    weight=self.weight[part],
+                    embedding=cut(self.embedding),
+                )
+            )
+        return batches
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`."""
         return Batch(

@@ -1,13 +1,16 @@
 """Two processes with one global batch do what one process does."""
 
+import json
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import scoring_support
 import torch
 from batch_norm_support import CASES, CHANNELS, WORLD, made, measured, normalise, prepared
 from engine_support import assert_same_run, metrics_of, run_samfit, run_with_signal, tiny_settings
+from scoring_support import score_share, scores_of
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
@@ -72,18 +75,20 @@ def settings_of(data: Path, tmp_path: Path, **changes: object) -> TrainSettings:
 
 
 def test_two_processes_give_the_numbers_of_one_and_one_of_them_speaks(data, tmp_path):
-    settings = settings_of(data, tmp_path)
+    """The two fill a cache together and tell each other what is in it; the one encodes in every step."""
+    settings = settings_of(data, tmp_path, augment="flips", cache="off")
     one = train(settings)
-    two, out, err = trained_by_two(settings)
+    two, out, err = trained_by_two(settings.model_copy(update={"cache": "memory"}))
     assert_same_numbers(one, two)
     assert_same_gradients(one, two)
     assert 0 < float(metrics_of(one)[-1]["validation_dice"]) < 1
     assert out.startswith("best epoch ")
     assert out.count("best epoch") == 1
-    lines = err.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["samfit"] * 5
+    lines = [line for line in err.splitlines() if "encoding images" not in line]  # said if that takes long
+    assert [line.partition(":")[0] for line in lines] == ["samfit"] * 6
     assert "random base weights" in lines[0]
-    assert [line.split(":")[1] for line in lines[1:]] == [f" epoch {epoch} of 4" for epoch in (1, 2, 3, 4)]
+    assert "are kept in memory" in lines[1]
+    assert [line.split(":")[1] for line in lines[2:]] == [f" epoch {epoch} of 4" for epoch in (1, 2, 3, 4)]
     assert (two / "log.txt").read_text().count("epoch 1 of 4") == 1
 
 
@@ -139,6 +144,16 @@ def test_processes_that_do_not_start_from_the_same_weights_are_refused(monkeypat
         model.adapter.conv_up.bias[0] += 1e-6
     with pytest.raises(RunError):
         Loop._require_equal_weights(of_two)
+
+
+def test_two_processes_get_the_scores_of_one_by_every_protocol(data, tmp_path):
+    spawn(score_share, (str(data), str(tmp_path)), nprocs=scoring_support.WORLD)
+    alone = json.loads(json.dumps(scores_of(data)))
+    assert list(alone) == ["msa-guide", "istd"]
+    assert [len(several) for several in alone.values()] == [12, 12]
+    assert len({tuple(score["values"]["ber"]) for score in alone["istd"]}) > 6
+    for rank in range(scoring_support.WORLD):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == alone
 
 
 @pytest.fixture(scope="module")

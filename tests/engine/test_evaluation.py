@@ -1,6 +1,8 @@
 """`evaluate` beside its command: which overlays, what they say, and the base model that comes back."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,15 +10,20 @@ import torch
 from PIL import Image
 
 from samfit.data.batches import Inputs, Scored
-from samfit.engine import evaluation
-from samfit.engine.evaluation import _Worst
+from samfit.defaults import as_in_run, resolve
+from samfit.engine import evaluation, pictures
+from samfit.engine.evaluation import _departures
+from samfit.engine.pictures import Worst
 from samfit.engine.scoring import Answer
+from samfit.errors import RunError
 from samfit.frame import Frame
 from samfit.methods import attach
+from samfit.methods.adapted import AdaptedModel
 from samfit.metrics.protocols import DEFAULT, PROTOCOLS, Protocol
 from samfit.metrics.scores import ImageScore
 from samfit.report.overlays import draw_overlay
 from samfit.runs import RunFolder
+from samfit.settings import EvaluateSettings, TrainSettings
 from samfit.testing import small_backbone
 from samfit.types import Prompts, Sample
 
@@ -46,15 +53,15 @@ def answer(name: str, probability: np.ndarray | float = 0.0) -> Answer:
 FRAME = Frame(16, (0, 0, 0), (1, 1, 1))
 
 
-def worst_of(count: int, *, protocol: Protocol = DEFAULT, **values: float) -> _Worst:
-    worst = _Worst(count, protocol, "full-box")
+def worst_of(count: int, *, protocol: Protocol = DEFAULT, **values: float) -> Worst:
+    worst = Worst(count, protocol, "full-box")
     for name, value in values.items():
         score = ImageScore(name, {protocol.metrics[0]: (value,)}, (False,), (False,))
         worst.add(answer(name), {protocol.name: score})
     return worst
 
 
-def written(worst: _Worst, folder: Path) -> list[str]:
+def written(worst: Worst, folder: Path) -> list[str]:
     worst.write(RunFolder(folder))
     return sorted(path.name for path in (folder / "evaluation/overlays").glob("*"))
 
@@ -83,11 +90,11 @@ def test_an_overlay_shows_prediction_and_truth_and_says_how_it_was_scored(tmp_pa
         captions.append(list(lines))
         return picture
 
-    monkeypatch.setattr(evaluation, "with_caption", with_caption)
+    monkeypatch.setattr(pictures, "with_caption", with_caption)
     probability = np.zeros((1, 8, 10), np.float32)
     probability[:, 2:6, 3:7] = 0.5
     shown = answer("a", probability)
-    worst = _Worst(1, PROTOCOLS["msa-guide"], "click")
+    worst = Worst(1, PROTOCOLS["msa-guide"], "click")
     worst.add(shown, {"msa-guide": image_score("a", 0.25)})
     assert written(worst, tmp_path) == ["01_a.png"]
     assert captions == [["Dice 0.2500", "protocol: msa-guide", "prompt: click, from the truth"]]
@@ -98,7 +105,7 @@ def test_an_overlay_shows_prediction_and_truth_and_says_how_it_was_scored(tmp_pa
 
 def test_a_prompt_that_needs_no_truth_is_not_marked(tmp_path, monkeypatch):
     captions = []
-    monkeypatch.setattr(evaluation, "with_caption", lambda image, lines: captions.append(lines[-1]) or image)
+    monkeypatch.setattr(pictures, "with_caption", lambda image, lines: captions.append(lines[-1]) or image)
     written(worst_of(1, a=0.5), tmp_path)
     assert captions == ["prompt: full-box"]
 
@@ -107,3 +114,37 @@ def test_without_the_base_nothing_can_be_disabled():
     model = attach(small_backbone("sam-tiny", image_size=32), "decoder")
     with pytest.raises(RuntimeError, match="keep_base"), model.disabled():
         pass
+
+
+@pytest.mark.parametrize("classes", [("disc", "cup"), ("cup",)])
+@pytest.mark.parametrize(
+    ("trained", "asked", "said"),
+    [
+        ({"prompt": "box", "box_jitter": 20}, {"box_jitter": 0}, ["with --box-jitter 20, asked with 0"]),
+        ({"prompt": "box"}, {"prompt_class": "cup"}, ["without --prompt-class, asked with cup"]),
+        (
+            {"prompt": "click"},
+            {"clicks": 2, "negative_clicks": 3},
+            ["with --clicks 1, asked with 2", "with --negative-clicks 0, asked with 3"],
+        ),
+        ({"prompt": "click", "clicks": 3}, {"prompt": "box"}, ["with --prompt click, asked with box"]),
+        ({"prompt": "click", "clicks": 3}, {}, []),
+    ],
+)
+def test_every_setting_of_the_prompt_that_is_not_that_of_the_training_is_said(trained, asked, said, classes):
+    before = resolve(TrainSettings(data=Path("data"), output=Path("run"), **trained))
+    settings = as_in_run(EvaluateSettings(run=Path("run"), **asked), before)
+    run = SimpleNamespace(
+        settings=before, model=SimpleNamespace(classes=classes), folder=RunFolder(Path("run"))
+    )
+    one_and_all = len(classes) == 1 and "prompt_class" in asked
+    found = list(_departures(DEFAULT, settings, run, elsewhere=False))
+    assert found == ([] if one_and_all else [f"trained {words}" for words in said])
+
+
+def test_a_model_that_the_device_has_no_room_for_is_refused(monkeypatch):
+    monkeypatch.setattr(AdaptedModel, "to", Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory.")))
+    run = SimpleNamespace(model=attach(small_backbone("sam-tiny", image_size=32), "decoder"))
+    asked = {"default": EvaluateSettings(run=Path("r"))}
+    with pytest.raises(RunError, match="out of memory while the weights of the model"):
+        evaluation._score(run, [], None, [DEFAULT], asked, None, None, None)

@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shortage_support import Shortage
+from shortage_support import MESSAGE, Shortage
 
 from samfit.defaults import resolve
 from samfit.engine.loaded import LoadedRun
+from samfit.engine.memory import OneByOne
 from samfit.engine.models import FinishedRun
-from samfit.errors import DataError, SettingError
+from samfit.errors import DataError, RunError, SettingError
 from samfit.methods import attach
+from samfit.methods.adapted import AdaptedModel
 from samfit.runs import RunFolder
 from samfit.settings import TrainSettings
 from samfit.testing import small_backbone
 from samfit.types import BOTTOM_RIGHT, NEGATIVE, POSITIVE, TOP_LEFT, Prompts
+
+pytestmark = pytest.mark.usefixtures("quick_collection")
 
 HEIGHT, WIDTH = 30, 50
 
@@ -192,6 +196,38 @@ def test_a_prediction_that_ran_out_of_memory_is_the_one_that_it_would_have_been(
     at = [number for number, name in enumerate(seen.names, 1) if name.startswith("aten::addmm")]
     with Shortage(at[len(at) // 2]):
         found = run.answer(image, run.own_prompt(HEIGHT, WIDTH))
+    run._pass = OneByOne()  # others do not go on with smaller chunks
     assert len(caplog.records) == 1
     for name, probability in expected.items():
         torch.testing.assert_close(found[name], probability, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Return a function that lets copies to the device run out of memory at first, or always."""
+
+    def fill(owner: type, times: int) -> None:
+        copy, tried = owner.to, []
+
+        def to(self, *place):
+            tried.append(place)
+            if len(tried) <= times:
+                raise torch.OutOfMemoryError(MESSAGE)
+            return copy(self, *place)
+
+        monkeypatch.setattr(owner, "to", to)
+
+    return fill
+
+
+def test_what_is_predicted_from_goes_to_the_device_again_where_memory_ran_out(image, full):
+    run = loaded()
+    expected = run.probabilities(image)["foreground"]
+    full(Prompts, 1)
+    np.testing.assert_allclose(run.probabilities(image)["foreground"], expected, rtol=0, atol=1e-5)
+
+
+def test_a_run_that_the_device_has_no_room_for_is_refused(full):
+    full(AdaptedModel, 9)
+    with pytest.raises(RunError, match="out of memory while the weights of the model"):
+        loaded()

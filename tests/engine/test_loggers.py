@@ -38,6 +38,8 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
 
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
+    [said] = events.Tensors("validation_protocol/text_summary")
+    assert said.tensor_proto.string_val == [b"default"]
     return {
         name: {event.step: event.value for event in events.Scalars(name)} for name in events.Tags()["scalars"]
     }
@@ -74,6 +76,7 @@ def test_wandb_works_without_a_network_and_stays_in_the_run_folder(settings, tmp
     [offline] = (run / "wandb").glob("offline-run-*")
     [log] = offline.glob("*.wandb")  # records of its own format, with every figure as JSON text
     held = log.read_bytes()
+    assert b"validation_protocol" in held
     for row in metrics_of(run):
         for name in FIGURES:
             assert name.encode() in held

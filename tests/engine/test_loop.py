@@ -130,7 +130,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_a_training(
     settings, scripted, patience, dice, epochs, best
 ):
     states = scripted(*dice)
-    run = train(settings(epochs=6, patience=patience))
+    run = train(settings(epochs=6, patience=patience, batch_size=7, accumulate=1))
     assert [float(row["validation_dice"]) for row in metrics_of(run)] == pytest.approx(dice[:epochs])
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["best_epoch"], summary["epochs"]) == (best, epochs)
@@ -180,6 +180,7 @@ def test_metrics_have_one_row_an_epoch(run):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         "epoch",
+        "protocol",
         "loss",
         "loss_bce",
         "loss_iou",
@@ -189,7 +190,7 @@ def test_metrics_have_one_row_an_epoch(run):
         "seconds",
         "peak_bytes",
     ]
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [(row["epoch"], row["protocol"]) for row in rows] == [(epoch, "default") for epoch in "123"]
     for row in rows:
         assert float(row["loss"]) == pytest.approx(float(row["loss_bce"]) + float(row["loss_iou"]))
         assert 0 <= float(row["validation_iou"]) <= float(row["validation_dice"]) <= 1
@@ -320,6 +321,7 @@ def test_overwriting_removes_the_old_run_and_nothing_else(settings):
     train(settings(epochs=1), overwrite=True)
     assert {path.name for path in run.iterdir()} == {
         *("config.yaml", "adapter.safetensors", "last.ckpt", "metrics.csv", "summary.json", "samples"),
+        "MODEL_CARD.md",
         *("log.txt", "notes.txt"),
     }
     assert {path.name for path in (run / "samples").iterdir()} == {"epoch_0000.png", "epoch_0001.png"}

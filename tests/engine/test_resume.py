@@ -109,7 +109,10 @@ def kill_for_real(whole, tmp_path: Path, method: str, moment: int) -> Path:
 
 
 # Of the ten, one in the middle of a step of the second epoch and one in the middle of a validation.
-@pytest.mark.parametrize(("method", "after"), [("cad", ("training_step", 7)), ("decoder", ("score", 4))])
+@pytest.mark.parametrize(
+    ("method", "after"),
+    [("cad", ("training_step", 7)), pytest.param("decoder", ("score", 4), marks=pytest.mark.slow)],
+)
 def test_a_run_ended_by_kill_9_goes_on(whole, tmp_path, method, after):
     settings, events = whole(method)
     moment = [number for number, event in enumerate(events) if event == after[0]][after[1]] + 1

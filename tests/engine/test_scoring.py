@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from shortage_support import Shortage
 
+from samfit import processes
 from samfit.data.batches import Preparation, PromptRule, ScoredSet
 from samfit.data.drawn import draw_lesions
 from samfit.data.inspect import inspect
@@ -21,6 +23,8 @@ from samfit.methods import attach
 from samfit.metrics.protocols import PROTOCOLS
 from samfit.metrics.scores import score
 from samfit.testing import small_backbone
+
+pytestmark = pytest.mark.usefixtures("quick_collection")
 
 ALONE = SimpleNamespace(global_rank=0, world_size=1, device=torch.device("cpu"))
 """What scoring needs of a Fabric."""
@@ -186,6 +190,23 @@ def test_nothing_of_an_image_stays_but_its_scores(model, samples, monkeypatch):
     assert len(before) == 15
 
 
+@pytest.mark.parametrize("images", [10, 40])
+def test_no_more_than_a_batch_is_held_however_many_images_there_are(model, samples, images):
+    several = [replace(samples.samples[number % 5], id=f"image {number}") for number in range(images)]
+    seen: list[weakref.ref] = []
+    alive = []
+
+    def watch(answer, _):
+        gc.collect()
+        seen.append(weakref.ref(answer.item))
+        alive.append(sum(reference() is not None for reference in seen))
+
+    frame, rows = model.backbone.frame, [PROTOCOLS["default"], PROTOCOLS["cad"]]
+    score_protocols(model, frame, ScoredSet(several, samples.preparation), ALONE, 4, rows, watch=watch)
+    assert len(alive) == images
+    assert max(alive) == 4
+
+
 def test_every_scored_sample_is_shown_to_the_watcher(model, samples):
     seen = []
     results = score_set(
@@ -232,15 +253,48 @@ def test_a_single_image_is_tried_in_smaller_chunks_before_it_is_an_error(model, 
     assert passed == [2, 1, 1, 1]
 
 
+class OnDevice:
+    """Logits (C, 4g, 4g) on a device that has memory for nothing more."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, logits: torch.Tensor):
+        self.logits = logits
+
+    def __getitem__(self, _) -> "OnDevice":
+        return self
+
+    def to(self, device: torch.device) -> torch.Tensor:
+        """Run out of memory, except on the CPU."""
+        if device == self.device:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.logits[None]
+
+
+def test_an_answer_that_is_too_large_for_the_device_is_made_on_the_cpu(model, samples):
+    [answer] = predict_set(model, model.backbone.frame, samples, [0], 1, ALONE)
+    held = replace(answer, logits=OnDevice(answer.logits))
+    np.testing.assert_array_equal(held.probability(), answer.probability())
+
+
+def test_an_answer_that_is_too_large_for_the_machine_is_an_error_that_says_so(model, samples):
+    [answer] = predict_set(model, model.backbone.frame, samples, [0], 1, ALONE)
+    with (
+        Shortage(named="aten::upsample_bilinear2d"),
+        pytest.raises(RunError, match="the 25 x 25 pixels of its"),
+    ):
+        answer.probability()
+
+
 def test_each_process_scores_its_own_share(model, samples, monkeypatch):
     """Two processes, one after the other: what they gather together is what one process finds."""
     shares: list[dict] = []
 
-    def gather(gathered: list[dict], own: dict) -> None:
+    def gathered(own: dict) -> list[dict]:
         shares.append(own)
-        gathered[:] = [shares[0], own]
+        return [shares[0], own]
 
-    monkeypatch.setattr("samfit.engine.scoring.dist.all_gather_object", gather)
+    monkeypatch.setattr(processes, "gathered", gathered)
     frame = model.backbone.frame
     alone = score_set(model, frame, samples, ALONE, 1)
     shared = []

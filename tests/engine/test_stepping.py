@@ -1,6 +1,5 @@
 """Steps that run out of memory and end as if they had not."""
 
-import gc
 import logging
 import weakref
 from functools import partial
@@ -10,27 +9,23 @@ import torch
 from shortage_support import MESSAGE, WORLD, Shortage, Trained, assert_same, measures_from, run_out_in_turn
 from torch.multiprocessing.spawn import start_processes
 
+from samfit import processes
 from samfit.engine import stepping
 from samfit.engine.memory import ran_out
 from samfit.engine.stepping import AtOnce, NothingLess
 from samfit.testing.held import peak_bytes
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 METHODS = ("cad", "medical-adapter")
 """Without and with a gradient through the encoder."""
-INJECTED = 100
+INJECTED = (20, pytest.param(100, marks=pytest.mark.slow))
+"""How many errors are spread over the steps of all methods."""
 
 
-@pytest.fixture(autouse=True)
-def quick_collection():
-    """Let the collector pass over what other tests have left: it runs after every shortage."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
+@pytest.mark.parametrize("injected", INJECTED)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_that_runs_out_anywhere_is_the_step_that_never_did(method):
+def test_a_step_that_runs_out_anywhere_is_the_step_that_never_did(method, injected):
     """From two images at once to one; where the optimizer runs out, it alone is repeated."""
     trained = Trained(method, steps=1)
     expected = {shortages: trained.taken(shortages) for shortages in (1, 2)}
@@ -38,7 +33,7 @@ def test_a_step_that_runs_out_anywhere_is_the_step_that_never_did(method):
     count = len(counted.seen)
     assert counted.names[-1] == "aten::_fused_adamw_"
     reached = set()
-    for number in torch.linspace(1, count, INJECTED // len(METHODS)).long().tolist():
+    for number in torch.linspace(1, count, injected // len(METHODS)).long().tolist():
         torch.manual_seed(number)
         found = trained.taken(1, shortage := Shortage(number))
         assert len(shortage.seen) > number
@@ -60,10 +55,10 @@ def test_an_optimizer_that_runs_out_in_its_first_step_takes_it_again():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_least_at_once_gives_the_gradients_of_everything_at_once(method):
+def test_the_least_of_a_part_at_once_gives_the_gradients_of_everything_at_once(method):
     """To a millionth of all of them: they are added up in another order."""
     trained = Trained(method, steps=0)
-    whole, least = (trained.taken(shortages) for shortages in (0, -1))
+    whole, least = (trained.taken(shortages) for shortages in (0, 4))
     one, other = (
         torch.cat([tensor.flatten() for name, tensor in state.items() if name.startswith("exp_avg of")])
         for state in (whole, least)
@@ -83,13 +78,15 @@ def test_checkpointing_and_then_fewer_images_take_less_memory():
 
 
 def test_first_what_costs_least_is_taken_back():
-    assert measures_from(AtOnce(False, 5)) == [
-        AtOnce(False, 5),
-        AtOnce(True, 5, shortages=1),
-        AtOnce(True, 2, shortages=2),
-        AtOnce(True, 1, shortages=3),
-        AtOnce(True, 1, 2, shortages=4),
-        AtOnce(True, 1, 4, shortages=5),
+    assert measures_from(AtOnce(False, 5, 5)) == [
+        AtOnce(False, 5, 5),
+        AtOnce(True, 5, 5, shortages=1),
+        AtOnce(True, 2, 5, shortages=2),
+        AtOnce(True, 1, 5, shortages=3),
+        AtOnce(True, 1, 5, 2, shortages=4),
+        AtOnce(True, 1, 5, 4, shortages=5),
+        AtOnce(True, 1, 2, 4, shortages=6),
+        AtOnce(True, 1, 1, 4, shortages=7),
     ]
 
 
@@ -107,7 +104,35 @@ def test_a_step_that_always_runs_out_ends_as_it_began_and_says_what_was_tried(ca
         "checkpointing and at most 1 image at once",
         "one image at once, in chunks of 1/2 of their size",
         "one image at once, in chunks of 1/4 of their size",
+        "one image at once, in chunks of 1/4 of their size, in parts of at most 1 image; "
+        "batch statistics are those of such a part",
     ]
+
+
+@pytest.mark.parametrize(("method", "split"), [("cad", True), ("medical-adapter", False)])
+def test_a_part_that_is_cut_in_the_end_is_the_step_in_as_many_parts(method, split, caplog):
+    """For a method with batch statistics that is another step, and the log says so."""
+    trained = Trained(method, steps=0)
+    trained.go_back(4)
+    expected = trained.stepper.take(trained.batch.split(1), 7, "step"), trained.state()
+    assert not trained.stepper.splits_statistics
+    trained.go_back(5)
+    found = trained.step(), trained.state()
+    assert_same(found[1], expected[1])
+    assert found[0] == expected[0]
+    assert trained.stepper.splits_statistics == split
+    assert ("statistics" in trained.stepper._in_words()) == split
+
+
+def test_processes_cut_a_part_into_equally_many_pieces(monkeypatch):
+    """One that has fewer images repeats some without a share in the loss and the batch statistics."""
+    trained = Trained("cad", steps=0)
+    trained.go_back(5)
+    monkeypatch.setattr(processes, "most", lambda count, _: count + 1)
+    pieces = trained.stepper._pieces(trained.batch)
+    assert [piece.weight.tolist() for piece in pieces] == [[0.5], [0.5], [0.0]]
+    torch.testing.assert_close(torch.cat([piece.frame for piece in pieces[:2]]), trained.batch.frame)
+    torch.testing.assert_close(pieces[2].frame, pieces[0].frame)
 
 
 def test_an_optimizer_that_always_runs_out_leaves_weights_and_state_as_they_were():
@@ -182,7 +207,10 @@ def test_the_cpus_own_error_is_a_lack_of_memory():
     assert ran_out(caught.value)
 
 
-def test_two_processes_of_which_one_runs_out_repeat_a_step_alike(tmp_path):
-    start_processes(partial(run_out_in_turn, failures=5), (tmp_path,), nprocs=WORLD, start_method="spawn")
+@pytest.mark.parametrize("failures", [3, pytest.param(9, marks=pytest.mark.slow)])
+def test_two_processes_of_which_one_runs_out_repeat_a_step_alike(tmp_path, failures):
+    start_processes(
+        partial(run_out_in_turn, failures=failures), (tmp_path,), nprocs=WORLD, start_method="spawn"
+    )
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
     assert_same(one, other)

@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from samfit import processes
 from samfit.backbones.base import Backbone
-from samfit.backbones.download import cache_folder
-from samfit.cache.size import embedding_bytes, free_disk, free_memory, held_bytes
+from samfit.cache.size import embedding_bytes, embeddings_folder, free_disk, free_memory, held_bytes
 from samfit.cache.stores import InMemory, Key, OnDisk, Store
 from samfit.data.order import StepOrder
 from samfit.data.shown import Frames, Shown, view_of
 from samfit.data.transforms import UNMOVED
-from samfit.engine.memory import of_one_image
+from samfit.engine.memory import OneByOne, on_device
 from samfit.errors import SettingError
 from samfit.files import storage_errors
 from samfit.methods.adapted import AdaptedModel
@@ -89,7 +88,7 @@ def on_disk(settings: TrainSettings, backbone: Backbone, hashes: Mapping[Path, s
         precision=settings.precision,
     )
     return OnDisk(
-        cache_folder() / "embeddings",
+        embeddings_folder(),
         lambda shown: key(image_sha256=hashes[shown.image], view=shown.view),
     )
 
@@ -146,6 +145,7 @@ class Embeddings:
         self._frames = Frames(model.backbone.frame, settings.page)
         self._workers = settings.workers
         self._autocast = autocast(settings.precision, fabric.device)
+        self._pass = OneByOne()
         # Memory is each process's own, and all of it is needed there; a disk is that of a machine.
         self._apart = isinstance(store, InMemory)
         everybody = (fabric.global_rank, fabric.world_size)
@@ -175,7 +175,7 @@ class Embeddings:
             if missing
             else ()
         )
-        for number in track(range(self._most(len(missing))), "encoding images"):
+        for number in track(range(processes.most(len(missing), self.fabric.device)), "encoding images"):
             if number < len(missing):
                 self._keep((missing[number], self._encode(next(frames))))
             else:
@@ -185,26 +185,14 @@ class Embeddings:
 
     def _keep(self, own: tuple[Shown, Tensor] | None) -> None:
         """Put an embedding where it is looked up: in memory those of all other processes too."""
-        entries = [own]
-        if self._apart and self._world > 1:
-            entries = [None] * self._world
-            dist.all_gather_object(entries, own)
-        for entry in entries:
+        for entry in processes.gathered(own) if self._apart else [own]:
             if entry is not None:
                 self.store.put(*entry)
-
-    def _most(self, count: int) -> int:
-        """Return the largest of what all processes pass."""
-        if self.fabric.world_size == 1:
-            return count
-        most = self.fabric.all_reduce(torch.tensor(float(count), device=self.fabric.device), reduce_op="max")
-        assert isinstance(most, Tensor)
-        return int(most)
 
     @torch.no_grad()
     def _encode(self, frame: Tensor) -> Tensor:
         with self._autocast:
-            return of_one_image(lambda: self.model.encode(frame.to(self.fabric.device)).cpu().contiguous())
+            return self._pass(lambda: self.model.encode(frame.to(self.fabric.device)).cpu().contiguous())
 
     @contextmanager
     def without_encoder(self) -> Iterator[None]:
@@ -216,8 +204,8 @@ class Embeddings:
     def _encoder_on(self, device: torch.device) -> Iterator[None]:
         encoder = self.model.backbone.get_submodule("image_encoder")
         before = next(encoder.parameters()).device
-        encoder.to(device)
+        on_device(encoder, device)
         try:
             yield
         finally:
-            encoder.to(before)
+            on_device(encoder, before)

@@ -1,37 +1,35 @@
 """`evaluate`: how good a run is on images that it was not trained on, with the base model beside it."""
 
-import heapq
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from samfit.data.batches import Preparation, PromptRule, ScoredSet
-from samfit.data.inspect import inspect, require_sound
+from samfit.data.inspect import inspect, require_sound, say_doubts
 from samfit.data.reading import MaskReading
 from samfit.data.sources import Found, find_samples
 from samfit.data.sources.groups import assign_groups
 from samfit.data.splits import hold_out
-from samfit.declare import typed
-from samfit.defaults import as_in_run, require_prompt_class
+from samfit.declare import flag, typed
+from samfit.defaults import as_in_run, in_words, require_prompt_class, settings_of_prompt
 from samfit.engine.devices import open_fabric
+from samfit.engine.memory import on_device
 from samfit.engine.models import FinishedRun, open_run, prompt_rule
-from samfit.engine.pictures import Pictures
+from samfit.engine.pictures import Pictures, Worst
 from samfit.engine.scoring import Answer, Watch, score_protocols
 from samfit.errors import DataError, RunError, SettingError
 from samfit.files import write_json, write_text
-from samfit.metrics import METRICS, require_metrics
-from samfit.metrics.protocols import Protocol, from_truth, protocol_of
+from samfit.metrics import require_metrics
+from samfit.metrics.protocols import Protocol, protocol_of
 from samfit.metrics.scores import ImageScore, measures_borders, with_borders
 from samfit.metrics.surfaces import Ruler
 from samfit.progress import track
-from samfit.report.overlays import draw_overlay, with_caption, write_png
-from samfit.report.scores import GROUP_INTERVALS, INTERVALS, Scored, per_image_table, summarise
+from samfit.report.model_card import model_card
+from samfit.report.scores import Scored, fit_departures, per_image_table, summarise_all
 from samfit.runs import RunFolder
 from samfit.settings import EvaluateSettings, TrainSettings, resolved
 from samfit.types import Sample
@@ -42,10 +40,11 @@ logger = logging.getLogger(__name__)
 def evaluate(settings: EvaluateSettings, *, pictures: Pictures | None = None) -> dict[str, Any]:
     """Score a run and its base model without adaptation; return what `evaluation/summary.json` holds.
 
-    Also writes `per_image.csv` and the overlays of the worst images. `pictures`: draws each image, as the
-    first protocol asks for it. Raises `RunError` if there is no such
-    run or its adapter does not fit, `DataError` if the data cannot be used or has no such split, and
-    `SettingError` if a setting contradicts a protocol or a metric needs a package that is not installed.
+    Also writes `per_image.csv`, the overlays of the worst images and, on the run's own data, the scores into
+    its model card. `pictures`: draws each image, as the first protocol asks for it. Raises `RunError` if
+    there is no such run or its adapter does not fit, `DataError` if the data cannot be used or has no such
+    split, and `SettingError` if a setting contradicts a protocol or a metric needs a package that is not
+    installed.
     """
     folder, group = RunFolder(settings.run), settings.group
     trained = folder.settings()
@@ -68,40 +67,35 @@ def evaluate(settings: EvaluateSettings, *, pictures: Pictures | None = None) ->
     inspection = inspect(found, page=trained.page, progress=track)
     require_sound(inspection)
     if elsewhere:  # what is doubtful in the run's own data was said when it was trained
-        for fault in inspection.faults:
-            if fault.level == "warning":
-                logger.warning("%s", fault.message)
+        say_doubts(inspection)
     samples = of_split(found.samples, settings, None if elsewhere else trained)
     if group is not None:
         samples = _regrouped(samples, settings.data, group)
-    worst = _Worst(settings.overlays, protocols[0], resolved(settings.prompt))
+    worst = Worst(settings.overlays, protocols[0], resolved(settings.prompt))
     scores = _score(run, samples, inspection.reading, protocols, asked, ruler, worst, pictures)
     evaluations = [
         Scored(
             protocol=row,
             prompt=resolved(asked[row.name].prompt),
             prompt_class=asked[row.name].prompt_class,
-            departures=tuple(_departures(row, asked[row.name], run)),
+            departures=tuple(_departures(row, asked[row.name], run, elsewhere=elsewhere)),
             adapted=scores[row.name][0],
             unadapted=scores[row.name][1],
         )
         for row in protocols
     ]
-    groups = [sample.group for sample in samples if sample.group is not None] or None
-    first, *others = [summarise(scored, run.model.classes, groups) for scored in evaluations]
     summary = {
         "split": settings.split,
-        "images": len(samples),
         "mask_reading": inspection.reading.describe(),
-        "groups": None if groups is None else len(set(groups)),
-        "intervals": INTERVALS if groups is None else GROUP_INTERVALS,
         "checkpoint_chosen_on": None if trained.data is None else "validation",
-        **first,
-        "other_protocols": {other["protocol"]: other for other in others},
+        **summarise_all(evaluations, run.model.classes, groups_of(samples)),
     }
     write_text(folder.evaluation / "per_image.csv", per_image_table(evaluations, run.model.classes))
     worst.write(folder)
     write_json(folder.evaluation / "summary.json", summary)
+    if folder.summary.is_file() and not elsewhere:
+        of_training = json.loads(folder.summary.read_text(encoding="utf-8"))
+        write_text(folder.card, model_card(in_words(trained), of_training, summary))
     return summary
 
 
@@ -131,13 +125,13 @@ def _score(
     protocols: Sequence[Protocol],
     asked: Mapping[str, EvaluateSettings],
     ruler: Ruler,
-    worst: "_Worst",
+    worst: Worst,
     pictures: Pictures | None,
 ) -> dict[str, tuple[list[ImageScore], list[ImageScore]]]:
     """Return, by protocol, the scores of the run and of its base model; each prompt is asked once."""
     settings = asked[protocols[0].name]
     fabric = open_fabric(settings.accelerator)
-    model, frame = run.model.to(fabric.device), run.model.backbone.frame
+    model, frame = on_device(run.model, fabric.device), run.model.backbone.frame
     of_rule: dict[PromptRule, list[Protocol]] = {}
     for row in protocols:
         of_rule.setdefault(prompt_rule(asked[row.name], run.settings.seed), []).append(row)
@@ -175,23 +169,29 @@ def _all_of(watches: Sequence[Watch]) -> Watch:
     return watch
 
 
-def _departures(protocol: Protocol, asked: EvaluateSettings, run: FinishedRun) -> Iterator[str]:
-    """Yield what of this evaluation is not as the protocol, or as the training, has it."""
+def _departures(
+    protocol: Protocol, asked: EvaluateSettings, run: FinishedRun, *, elsewhere: bool
+) -> Iterator[str]:
+    """Yield what of this evaluation is not as the protocol, or as the training, has it.
+
+    `elsewhere`: whether the images are of other data than the run's, so that it has not seen them.
+    """
     trained = run.settings
     if asked.prompt != trained.prompt:
         yield f"trained with --prompt {trained.prompt}, asked with {asked.prompt}"
-    elif asked.prompt == "click":
-        for field in ("clicks", "negative_clicks"):
+    else:
+        several = len(run.model.classes) > 1  # the one class and all together are the same
+        for field in settings_of_prompt(resolved(asked.prompt)):
             value, other = getattr(trained, field), getattr(asked, field)
-            if value != other:
-                yield f"trained with {typed(field, value)}, asked with {other}"
-    if protocol.fit is not None and trained.fit != protocol.fit:
-        yield f"the run has --fit {trained.fit}, published results of this protocol --fit {protocol.fit}"
+            if value != other and (several or field != "prompt_class"):
+                before = f"without {flag(field)}" if value is None else f"with {typed(field, value)}"
+                yield f"trained {before}, asked with {other}"
+    yield from fit_departures(protocol, resolved(trained.fit))
     if trained.data is None:
         yield "imported: which images chose the checkpoint is not known"
-    elif asked.split == protocol.checkpoint:
+    elif not elsewhere and asked.split == protocol.checkpoint:
         yield f"the {asked.split} images that are scored chose the checkpoint: scores are too good"
-    elif asked.split == "train":
+    elif not elsewhere and asked.split == "train":
         yield "the images that are scored were trained on: scores are too good"
     if run.folder.base.is_file():
         yield "the unadapted model has the adapted mask decoder: the checkpoint does not hold its own"
@@ -235,56 +235,14 @@ def of_split(
     return chosen
 
 
+def groups_of(samples: Sequence[Sample]) -> list[str] | None:
+    """Return what each image belongs to, or None where that is not known."""
+    return [sample.group for sample in samples if sample.group is not None] or None
+
+
 def _regrouped(samples: Sequence[Sample], folder: Path, group: str) -> list[Sample]:
     """Return the samples that are scored with the groups that the evaluation asks for, not the training."""
     grouped, faults = assign_groups(samples, folder, group)
     if faults:
         raise DataError(fault.message for fault in faults)
     return list(grouped)
-
-
-class _Worst:
-    """Keeps the images with the worst score by the first metric of a protocol, for their overlays."""
-
-    def __init__(self, count: int, protocol: Protocol, prompt: str):
-        self._count, self._protocol, self._prompt = count, protocol, prompt
-        self._metric = METRICS[protocol.metrics[0]]
-        self._kept: list[tuple[float, str, _Shown]] = []
-
-    def add(self, answer: Answer, scores: Mapping[str, ImageScore]) -> None:
-        """Take one scored image; nothing is kept of those that are better than the worst."""
-        name = answer.item.sample.id
-        score = float(np.mean(scores[self._protocol.name].values[self._metric.name]))
-        rank = score if self._metric.best == "lowest" else -score
-        if len(self._kept) == self._count and (not self._kept or (rank, name) <= self._kept[0][:2]):
-            return
-        shown = _Shown(answer.item.image, answer.item.masks >= 0.5, answer.probability() >= 0.5, score)
-        heapq.heappush(self._kept, (rank, name, shown))
-        if len(self._kept) > self._count:
-            heapq.heappop(self._kept)
-
-    def write(self, folder: RunFolder) -> None:
-        """Write the overlays, the worst with the lowest number; those of an earlier evaluation go."""
-        target = folder.evaluation / "overlays"
-        for old in target.glob("*.png"):
-            old.unlink()
-        source = ", from the truth" if from_truth(self._prompt) else ""
-        for number, (_, name, shown) in enumerate(sorted(self._kept, key=lambda e: e[:2], reverse=True), 1):
-            caption = (
-                f"{self._metric.title} {shown.score:.4f}",
-                f"protocol: {self._protocol.name}",
-                f"prompt: {self._prompt}{source}",
-            )
-            picture = with_caption(draw_overlay(shown.image, shown.mask, shown.truth), caption)
-            # A character has four bytes at most, the name of a file 255.
-            write_png(target / f"{number:02d}_{name[:60]}.png", picture)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What an overlay shows: image (H, W, 3), truth and prediction (C, H, W), and the score of the image."""
-
-    image: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
-    mask: NDArray[np.bool_]
-    score: float

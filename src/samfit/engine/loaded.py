@@ -6,13 +6,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from samfit.data.batches import to_prompts
 from samfit.data.prompts import Points, make_prompt
 from samfit.data.reading import read_image
 from samfit.engine.devices import open_fabric
-from samfit.engine.memory import of_one_image
+from samfit.engine.memory import OneByOne, on_device
 from samfit.engine.models import FinishedRun, open_run
+from samfit.engine.scoring import probability_of
 from samfit.errors import DataError, SettingError
 from samfit.runs import RunFolder
 from samfit.settings import AttentionKind
@@ -26,7 +28,8 @@ class LoadedRun:
     def __init__(self, run: FinishedRun, accelerator: Literal["auto", "cpu", "gpu"] = "auto"):
         self._run = run
         self._device = open_fabric(accelerator).device
-        self._model = run.model.to(self._device).eval()
+        self._model = on_device(run.model, self._device).eval()
+        self._pass = OneByOne()
         self.classes = run.model.classes
         """Names of the classes, in the order of every result."""
 
@@ -100,11 +103,14 @@ class LoadedRun:
         frame, reader = self._model.backbone.frame, self._model.row.reader
         geometry = frame.geometry(height, width)
         box = bool(len(prompt[1])) and bool(prompt[1][-1] == BOTTOM_RIGHT)
-        extra = None if reader is None else reader(image, frame)[None].to(self._device)
-        pixels = frame.to_model(image)[None].to(self._device)
-        prompts = to_prompts(*prompt, box, frame, geometry).to(self._device)
-        low = of_one_image(lambda: prediction_step(self._model, pixels, extra, prompts))
-        answer = frame.to_original(low, geometry)[0].sigmoid().cpu().numpy()
+        extra = None if reader is None else reader(image, frame)[None]
+        pixels, prompts = frame.to_model(image)[None], to_prompts(*prompt, box, frame, geometry)
+
+        def logits() -> Tensor:
+            own = None if extra is None else extra.to(self._device)
+            return prediction_step(self._model, pixels.to(self._device), own, prompts.to(self._device))
+
+        answer = probability_of(self._pass(logits)[0], frame, geometry)
         return dict(zip(self.classes, answer, strict=True))
 
 

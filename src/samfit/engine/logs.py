@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from samfit.errors import SettingError
 from samfit.files import write_text
+from samfit.metrics.protocols import DEFAULT
 from samfit.runs import RunFolder
 
 Row = Mapping[str, float | int]
@@ -26,11 +27,12 @@ class Logger(Protocol):
 
 
 def write_metrics(path: Path, rows: Sequence[Row]) -> None:
-    """Write one row an epoch as CSV."""
+    """Write one row an epoch as CSV, with the protocol by which validation images are always scored."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    figures = [name for name in rows[0] if name != "epoch"]
+    writer = csv.DictWriter(text, ("epoch", "protocol", *figures), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, "protocol": DEFAULT.name} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -40,7 +42,8 @@ class WandbLogger:
     def __init__(self, folder: RunFolder, settings: dict[str, Any]):
         import wandb
 
-        self._run = wandb.init(project="samfit", name=folder.path.name, dir=folder.path, config=settings)
+        config = settings | {"validation_protocol": DEFAULT.name}
+        self._run = wandb.init(project="samfit", name=folder.path.name, dir=folder.path, config=config)
 
     def log(self, row: Row) -> None:
         """Take one row."""
@@ -58,6 +61,7 @@ class TensorBoardLogger:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(folder.tensorboard)
+        self._writer.add_text("validation_protocol", DEFAULT.name)
 
     def log(self, row: Row) -> None:
         """Take one row."""

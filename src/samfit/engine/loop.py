@@ -12,21 +12,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from samfit import processes
 from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import Draw, StepOrder
 from samfit.data.prompts import prompt_seed
+from samfit.engine.devices import peak_memory
 from samfit.engine.embeddings import Embeddings, asked_for
+from samfit.engine.epoch_bar import EpochBar
 from samfit.engine.logs import Logger, write_metrics
 from samfit.engine.samples import write_samples
 from samfit.engine.scoring import ImageScore, means, score_set
@@ -36,6 +34,7 @@ from samfit.errors import Interrupted, RunError
 from samfit.losses import loss_function
 from samfit.methods.adapted import AdaptedModel
 from samfit.methods.precision import autocast
+from samfit.metrics.protocols import DEFAULT
 from samfit.runs import RunFolder, load_state, read_checkpoint, save_adapter, save_checkpoint
 from samfit.settings import TrainSettings, resolved
 from samfit.types import Batch
@@ -72,6 +71,7 @@ class Task:
     settings: TrainSettings
     folder: RunFolder
     model: AdaptedModel
+    """On the device."""
     training: TrainingSet
     validation: ScoredSet
     fingerprint: str
@@ -99,7 +99,7 @@ class Loop:
         self.steps = min(self.epochs * self.order.steps, self.settings.max_steps or sys.maxsize)
         # Fabric's own bf16 would round the coordinates of prompts too, to several pixels.
         self.autocast = autocast(self.settings.precision, fabric.device)
-        self.model = task.model.to(fabric.device)
+        self.model = task.model
         self.optimizer = self._make_optimizer()
         self.stepper = Stepper(
             self.model,
@@ -141,11 +141,11 @@ class Loop:
         with self.stop:
             if new:
                 self._save_checkpoint()
-            with self._without_encoder(), self._progress() as progress:
+            with self._without_encoder(), EpochBar(self.epochs, show=self.fabric.is_global_zero) as bar:
                 if new:
                     self._write_samples()
                 while not self._finished():
-                    self._train_epoch(progress)
+                    self._train_epoch(bar)
                     self._close_epoch(self._validate())
         return self.position
 
@@ -179,17 +179,17 @@ class Loop:
         stopped_early = patience is not None and self.position.waited >= patience
         return stopped_early or self.steps_taken >= self.steps
 
-    def _train_epoch(self, progress: "_EpochProgress") -> None:
+    def _train_epoch(self, bar: EpochBar) -> None:
         position = self.position
         self.model.train()
-        progress.start(position, self.order.steps)
+        bar.start(position.epoch + 1, position.step, self.order.steps)
         began = time.perf_counter()
         for parts in self._batches(position.epoch, position.step):
             losses = self._step(parts)
             position.step += 1
             for name, value in losses.items():
                 position.losses[name] = position.losses.get(name, 0.0) + value
-            progress.advance(position)
+            bar.advance(sum(position.losses.values()) / position.step)
             now = time.perf_counter()
             position.seconds, began = position.seconds + now - began, now
             self._stop_if_asked()
@@ -243,17 +243,10 @@ class Loop:
         return (
             f"out of memory in {step}, though one image passes at once, in small chunks: choose a smaller "
             f"--image-size (now {settings.image_size}), another --method (now {settings.method}) or "
-            f"--backbone (now {settings.backbone}), or more parts with --accumulate (now "
-            f"{settings.accumulate}); 'samfit plan --vram SIZE' lists what fits. On a larger device the run "
-            f"goes on from its last checkpoint with 'samfit train --resume {self.task.folder.path}'"
+            f"--backbone (now {settings.backbone}); 'samfit plan --vram SIZE' lists what fits. On a larger "
+            f"device the run goes on from its last checkpoint with 'samfit train --resume "
+            f"{self.task.folder.path}'"
         )
-
-    def _over_processes(self, values: torch.Tensor) -> torch.Tensor:
-        if self.fabric.world_size == 1:
-            return values
-        total = self.fabric.all_reduce(values, reduce_op="sum")
-        assert isinstance(total, torch.Tensor)
-        return total
 
     @property
     def steps_taken(self) -> int:
@@ -274,17 +267,10 @@ class Loop:
 
     def _validate(self) -> list[ImageScore]:
         # Processes score different numbers of images: they cannot agree to stop in between.
-        model = self.model.eval()
+        model, images = self.model.eval(), self.stepper.at_once.images
         watch = (lambda *_: self._stop_if_asked()) if self.fabric.world_size == 1 else None
         with self.autocast:
-            return score_set(
-                model,
-                self.frame,
-                self.task.validation,
-                self.fabric,
-                resolved(self.settings.batch_size),
-                watch=watch,
-            )
+            return score_set(model, self.frame, self.task.validation, self.fabric, images, watch=watch)
 
     def _close_epoch(self, scores: list[ImageScore]) -> None:
         """Write the row, the best adapter, the samples and the checkpoint of an epoch that is done."""
@@ -302,7 +288,7 @@ class Loop:
             **validation,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(position.seconds, 3),
-            "peak_bytes": peak_bytes(self.fabric.device),
+            "peak_bytes": peak_memory(self.fabric.device),
         }
         position.rows.append(row)
         better = dice > position.best_dice
@@ -321,12 +307,13 @@ class Loop:
             self._write_samples()
         self._save_checkpoint()
         logger.info(
-            "epoch %d of %d: loss %.4f, validation Dice %.4f%s, %.1f s",
+            "epoch %d of %d: loss %.4f, validation Dice %.4f (%s%s), %.1f s",
             position.epoch,
             self.epochs,
             row["loss"],
             dice,
-            " (best)" if better else "",
+            DEFAULT.name,
+            ", the best" if better else "",
             row["seconds"],
         )
 
@@ -352,8 +339,7 @@ class Loop:
 
     def _stop_if_asked(self) -> None:
         """Stop all processes at the same place if any was asked to."""
-        asked = self._over_processes(torch.tensor(float(self.stop.signal or 0), device=self.fabric.device))
-        if not asked:
+        if not processes.anywhere(self.stop.signal is not None, self.fabric.device):
             return
         self._save_checkpoint()
         if not self.fabric.is_global_zero:
@@ -365,56 +351,3 @@ class Loop:
             f"'samfit train --resume {self.task.folder.path}'",
             status,
         )
-
-    def _progress(self) -> "_EpochProgress":
-        return _EpochProgress(self.epochs, show=self.fabric.is_global_zero)
-
-
-class _EpochProgress:
-    """A bar over the steps of an epoch, on a terminal; elsewhere the line that each epoch logs is enough."""
-
-    def __init__(self, epochs: int, *, show: bool):
-        console = Console(stderr=True)
-        self._epochs = epochs
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (show and console.is_terminal and logger.isEnabledFor(logging.INFO)),
-        )
-        self._task = self._progress.add_task("")
-
-    def __enter__(self) -> "_EpochProgress":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def start(self, position: Position, steps: int) -> None:
-        """Begin an epoch."""
-        description = f"epoch {position.epoch + 1} of {self._epochs}"
-        self._progress.reset(self._task, total=steps, completed=position.step, description=description)
-
-    def advance(self, position: Position) -> None:
-        """Show that a step is done."""
-        loss = sum(position.losses.values()) / position.step
-        description = f"epoch {position.epoch + 1} of {self._epochs}, loss {loss:.4f}"
-        self._progress.update(self._task, advance=1, description=description)
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the largest number of bytes allocated on a GPU, or resident in this process on a CPU.
-
-    0 on Windows, whose Python does not say.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if find_spec("resource") is None:
-        return 0
-    usage = import_module("resource")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return usage.getrusage(usage.RUSAGE_SELF).ru_maxrss * unit

@@ -7,14 +7,15 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samfit import processes
 from samfit.data.batches import Scored, ScoredSet, join_present, join_prompts
-from samfit.engine.memory import of_one_image, unless_memory_runs_out
-from samfit.frame import Frame
+from samfit.engine.memory import OneByOne, unless_memory_runs_out
+from samfit.errors import RunError
+from samfit.frame import Frame, Geometry
 from samfit.metrics.protocols import DEFAULT, Protocol
 from samfit.metrics.scores import ImageScore, score
 from samfit.metrics.surfaces import Ruler
@@ -22,6 +23,26 @@ from samfit.progress import track
 from samfit.step import prediction_step
 
 logger = logging.getLogger(__name__)
+
+
+def probability_of(logits: Tensor, frame: Frame, geometry: Geometry) -> NDArray[np.float32]:
+    """Return the probabilities (C, H, W) that logits (C, 4g, 4g) of an image mean at its original size.
+
+    They are made on the CPU where the device has no memory for so many pixels; raises `RunError` if the
+    machine has none either.
+    """
+
+    def on(device: torch.device) -> NDArray[np.float32]:
+        return frame.to_original(logits[None].to(device), geometry)[0].sigmoid().cpu().numpy()
+
+    for device in (logits.device, torch.device("cpu")):
+        found = unless_memory_runs_out(partial(on, device))
+        if found is not None:
+            return found
+    raise RunError(
+        f"out of memory while an answer was brought to the {geometry.width} x {geometry.height} pixels of "
+        "its image: close other programs, or make the image smaller"
+    )
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,7 @@ class Answer:
         geometry = self.frame.geometry(*self.item.masks.shape[1:])
         if size is not None:
             geometry = replace(geometry, height=size, width=size)
-        return self.frame.to_original(self.logits[None], geometry)[0].sigmoid().cpu().numpy()
+        return probability_of(self.logits, self.frame, geometry)
 
     def truth(self, size: int | None = None) -> NDArray[np.float32]:
         """Return the masks (C, H, W) in 0…1, at the original size or averaged over the pixels of a square."""
@@ -77,14 +98,14 @@ def predict_set(
 ) -> Iterator[Answer]:
     """Yield the answer to each sample of `indices`; no more than a batch is held at once.
 
-    A batch that memory does not suffice for is repeated with half its images, and so are those after it; a
-    single image in smaller chunks. Raises `RunError` if it does not suffice for that.
+    A batch that memory does not suffice for is repeated with half its images, a single image in smaller
+    chunks, and so is what comes after. Raises `RunError` if it does not suffice for that.
     """
-    done = 0
+    done, one_by_one = 0, OneByOne()
     while done < len(indices):
         items = [samples[index] for index in indices[done : done + batch_size]]
         answer = partial(_logits, model, items, fabric.device)
-        low = of_one_image(answer) if len(items) == 1 else unless_memory_runs_out(answer)
+        low = one_by_one(answer) if len(items) == 1 else unless_memory_runs_out(answer)
         if low is not None:
             done += len(items)
             yield from (Answer(item, logits, frame) for item, logits in zip(items, low, strict=True))
@@ -155,8 +176,6 @@ def score_protocols(
         if watch is not None:
             watch(answer, scores[name])
     if fabric.world_size > 1:
-        gathered: list[dict[str, dict[str, ImageScore]]] = [{} for _ in range(fabric.world_size)]
-        dist.all_gather_object(gathered, scores)
-        scores = {key: value for part in gathered for key, value in part.items()}
+        scores = {key: value for part in processes.gathered(scores) for key, value in part.items()}
     in_order = [scores[sample.id] for sample in samples.samples]
     return {row.name: [found[row.name] for found in in_order] for row in protocols}

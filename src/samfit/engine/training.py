@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,25 @@ from samfit.cache.stores import InMemory
 from samfit.config import parse, write_config
 from samfit.data.batches import Preparation, ScoredSet, TrainingSet
 from samfit.data.fingerprint import fingerprint, hashes_of
-from samfit.data.inspect import Inspection, inspect, require_sound
+from samfit.data.inspect import Inspection, inspect, require_sound, say_doubts
 from samfit.data.sources import Found, find_samples
-from samfit.data.splits import hold_out
+from samfit.data.splits import held_apart, hold_out
 from samfit.defaults import in_words, require_prompt_class, resolve, tables, why_not_cached
-from samfit.engine.devices import open_fabric
+from samfit.engine.devices import open_fabric, peak_in_words
 from samfit.engine.embeddings import Choice, Embeddings, asked_for, choose, on_disk
 from samfit.engine.fitting import fit_to_vram, needs_checkpointing
 from samfit.engine.loaded import LoadedRun, load_run
 from samfit.engine.logs import open_logger, require_logger
-from samfit.engine.loop import Loop, Task, peak_bytes
+from samfit.engine.loop import Loop, Task
+from samfit.engine.memory import on_device
 from samfit.engine.models import build_model, prompt_rule
 from samfit.errors import RunError, SettingError
-from samfit.files import storage_errors, write_json
+from samfit.files import storage_errors, write_json, write_text
 from samfit.methods.adapted import AdaptedModel
 from samfit.methods.precision import store_frozen
 from samfit.metrics.protocols import DEFAULT, from_truth
 from samfit.progress import is_first_process, track
+from samfit.report.model_card import model_card
 from samfit.runs import RunFolder, read_checkpoint, require_free, versions
 from samfit.settings import TrainSettings, is_table, resolved
 from samfit.types import Sample
@@ -71,7 +73,13 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
             "be replaced; choose another one"
         )
     data = look_at(settings)
-    settings = fit_to_vram(settings, len(data.found.classes), fabric.device)
+    settings = fit_to_vram(
+        settings,
+        len(data.found.classes),
+        fabric.device,
+        training=len(data.training),
+        validation=len(data.validation),
+    )
     if model is None:
         model = build_model(settings, data.found.classes)
     elif model.classes != data.found.classes:
@@ -161,11 +169,11 @@ def look_at(settings: TrainSettings) -> Data:
         group=settings.group,
     )
     require_prompt_class(settings, found.classes)
-    inspection = inspect(found, page=settings.page, progress=track)
+    apart = held_apart(found.samples, settings.validation_fraction, settings.seed)
+    inspection = inspect(replace(found, samples=apart), page=settings.page, progress=track)
     require_sound(inspection)
     training, validation = hold_out(found.samples, settings.validation_fraction, settings.seed)
-    for fault in inspection.faults:
-        logger.warning("%s: %s", fault.level, fault.message)
+    say_doubts(inspection)
     hashes = hashes_of(found.samples)
     return Data(found, training, validation, inspection, hashes, fingerprint(found.samples, hashes))
 
@@ -179,6 +187,7 @@ def _run(settings: TrainSettings, data: Data, model: AdaptedModel, fabric: Fabri
     model.checkpointing = needs_checkpointing(
         settings, len(model.classes), fabric.device, cached=cache.place != "off"
     )
+    on_device(model, fabric.device)  # a large one may not fit: nothing is written yet
     folder = RunFolder(settings.output)
     task = _task(settings, folder, data, model, _embeddings(settings, data, model, fabric, cache))
     if fabric.is_global_zero and not resumed:
@@ -197,7 +206,9 @@ def _run(settings: TrainSettings, data: Data, model: AdaptedModel, fabric: Fabri
             loop.resume()
         loop.run()
     if fabric.is_global_zero:
-        write_json(folder.summary, _summary(loop, data, cache, time.perf_counter() - began))
+        summary = _summary(loop, data, cache, time.perf_counter() - began)
+        write_text(folder.card, model_card(in_words(settings), summary))
+        write_json(folder.summary, summary)
     fabric.barrier()
     return folder.path
 
@@ -299,13 +310,10 @@ def _summary(loop: Loop, data: Data, cache: Choice, seconds: float) -> dict[str,
             "validation": len(task.validation.samples),
         },
         "cache": cache.summary(),
-        "out_of_memory": asdict(loop.stepper.at_once),
+        "out_of_memory": asdict(loop.stepper.at_once) | {"splits_statistics": loop.stepper.splits_statistics},
         "mask_reading": data.inspection.reading.describe(),
         "empty_masks": data.inspection.empty_masks,
-        "peak_bytes": peak_bytes(fabric.device),
-        "peak_bytes_are": "allocated on the device"
-        if fabric.device.type == "cuda"
-        else "resident in the process",
+        **peak_in_words(fabric.device),
         "seconds": round(sum(row["seconds"] for row in position.rows), 3),
         "wall_seconds": round(seconds, 3),
         "data_fingerprint": task.fingerprint,

@@ -83,7 +83,9 @@ class AdaptedModel(nn.Module):
         """Be the base model, bit for bit, inside the block. Needs `keep_base` to have been called."""
         if self._kept.keys() != self._trained_base.keys():
             raise RuntimeError("disabled() needs keep_base() to be called before training or loading")
-        adapted = {name: parameter.detach().clone() for name, parameter in self._trained_base.items()}
+        adapted = {
+            name: parameter.detach().to("cpu", copy=True) for name, parameter in self._trained_base.items()
+        }
         self._load(self._kept)
         self._enable(False)
         try:
