@@ -30,6 +30,11 @@ if name in ("waits-for-signal", "stops-its-parent"):
         os.kill(os.getppid(), signal.SIGTERM)
     while True:
         time.sleep(0.01)
+if name == "goes-on":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (folder / "ready").write_text(str(os.getpid()))
+    time.sleep(20)
+    (folder / "went on").write_text("")
 if name == "waits-for-other":
     while not (folder / "ready").exists():
         time.sleep(0.01)
@@ -47,4 +52,4 @@ def jobs_named(folder: Path, *names: str) -> list[Job]:
     """Return jobs by their names; what each does stands above, whatever is not there just finishes."""
     train = TrainSettings(data=Path("lesions"), output=folder)
     evaluate = EvaluateSettings(run=folder)
-    return [Job(name, "run", folder / name, train, evaluate, "") for name in names]
+    return [Job(name, "run", folder / name, train, evaluate, "", (None, None)) for name in names]

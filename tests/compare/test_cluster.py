@@ -89,6 +89,20 @@ def test_ctrl_c_on_the_terminal_reaches_no_process_of_the_local_queue(jobs, tmp_
     assert blocked & 1 << (signal.SIGINT - 1)
 
 
+def test_a_job_of_the_local_queue_that_is_killed_ends_at_once(jobs, tmp_path):
+    (job,) = jobs("goes-on")
+    queue = cluster._Queue(cluster._executor("local", {}, tmp_path / "files"), tmp_path)
+    queued = queue.submit(job, {})
+    ready = tmp_path / "runs/ready"
+    while not (ready.exists() and ready.read_text()):
+        time.sleep(0.01)
+    queued.stop()
+    queued.kill()
+    while not queued.has_ended() or Path("/proc", ready.read_text()).exists():
+        time.sleep(0.01)
+    assert not (tmp_path / "runs/went on").exists()
+
+
 def test_slurm_is_asked_for_what_the_user_wants_and_does_the_jobs(jobs, slurm, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "_SIGHT", 1)
     options = {"partition": "gpu", "time": "4:00:00", "gpus-per-node": "1", "signal": "TERM@300"}

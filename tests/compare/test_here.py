@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from compare_support import RESULT, job, write_run
 from job_support import DOES, jobs_named
 
-from samfit.compare import here
+from samfit.compare import here, work
 from samfit.compare.here import run_here
-from samfit.compare.jobs import Job
+from samfit.compare.jobs import Job, hashes_of_named_files
 from samfit.errors import Interrupted
 
 
@@ -103,9 +104,59 @@ def test_a_job_is_another_one_when_settings_or_data_change_but_not_when_it_lies_
     scored = job.evaluate.model_copy(update={"protocol": ("cad",)})
     assert not replace(job, evaluate=scored).is_finished()
     assert replace(job, evaluate=scored).training() == job.training()
-    weights = tmp_path / "weights.pth"
-    weights.write_bytes(b"one")
-    job = replace(job, train=job.train.model_copy(update={"weights": str(weights)}))
+
+
+def test_files_that_settings_name_are_hashed_once_and_make_another_job(jobs, tmp_path):
+    (job,) = jobs("works")
+    weights, groups = tmp_path / "weights.pth", tmp_path / "groups.csv"
+    for file in (weights, groups):
+        file.write_bytes(b"one")
+    named = {"weights": str(weights), "group": str(groups)}
+    job = replace(job, train=job.train.model_copy(update=named))
+    job = replace(job, named_files=hashes_of_named_files(job.train))
     job.finish()
-    weights.write_bytes(b"two")
-    assert not job.is_finished()
+    for file in (weights, groups):
+        file.write_bytes(b"two")
+        assert job.is_finished()
+        assert not replace(job, named_files=hashes_of_named_files(job.train)).is_finished()
+        file.write_bytes(b"one")
+
+
+@pytest.mark.parametrize("file", RESULT)
+def test_a_job_is_not_finished_once_somebody_has_changed_its_result(tmp_path, file):
+    done = job(tmp_path, "run")
+    write_run(done)
+    assert done.is_finished()
+    before = (done.folder / file).read_bytes()
+    for change in (lambda: (done.folder / file).write_bytes(b"other"), (done.folder / file).unlink):
+        change()
+        assert not done.is_finished()
+        (done.folder / file).write_bytes(before)
+        assert done.is_finished()
+
+
+def test_what_was_scored_anew_by_hand_is_scored_again_and_what_was_trained_anew_trained_again(
+    tmp_path, monkeypatch
+):
+    asked: list[str] = []
+
+    def note(what: str) -> None:
+        asked.append(what)
+        write_run(done)
+
+    monkeypatch.setattr(work, "train", lambda *_, **__: note("train"))
+    monkeypatch.setattr(work, "evaluate", lambda *_, **__: note("evaluate"))
+    done = job(tmp_path, "run")
+    done.folder.mkdir()
+    done.begin()
+    write_run(done)
+    (done.folder / "evaluation/summary.json").write_text("{}")
+    work.do(done)
+    assert asked == ["evaluate"]
+    (done.folder / "adapter.safetensors").write_bytes(b"trained by hand")
+    asked.clear()
+    work.do(done)
+    assert asked == ["train", "evaluate"]
+    asked.clear()
+    work.do(done)
+    assert asked == []

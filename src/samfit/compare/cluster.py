@@ -181,7 +181,13 @@ class _Queued:
             self._queued.cancel(check=False)
 
     def kill(self) -> None:
+        from submitit import LocalJob
+
         self.stop()
+        if isinstance(self._queued, LocalJob):
+            for process in _started_by(self._queued.job_id):
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
 
     def _has_answer(self) -> bool:
         return self._queued.paths.result_pickle.exists()
@@ -203,3 +209,11 @@ class _Queued:
                 return None
             time.sleep(1)
         return f"its job ended well, but {self._job.folder} does not show it; is it the same on all machines?"
+
+
+def _started_by(process: str) -> Iterator[str]:
+    """Yield what a process has started and what that has, as Linux says; elsewhere nothing."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            yield from _started_by(child)
+            yield child

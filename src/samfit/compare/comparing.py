@@ -8,18 +8,16 @@ from typing import Any
 
 from samfit.compare.cluster import require_cluster, run_on_cluster
 from samfit.compare.here import devices, run_here
-from samfit.compare.jobs import Job, Kind
-from samfit.compare.plain import groups_of
+from samfit.compare.jobs import Job, Kind, budget, hashes_of_named_files
 from samfit.compare.recipe import Recipe, read_recipe
 from samfit.compare.results import collect
 from samfit.compare.running import Ended, Engine, Place
-from samfit.compare.unet import budget
 from samfit.data.fingerprint import fingerprint, hashes_of
-from samfit.data.inspect import inspect, require_sound
+from samfit.data.inspect import inspect, require_sound, say_doubts
 from samfit.data.sources import Found, find_samples
 from samfit.data.splits import hold_out
 from samfit.defaults import require_prompt_class
-from samfit.engine.evaluation import of_split, protocols_of
+from samfit.engine.evaluation import groups_of, of_split, protocols_of
 from samfit.errors import SettingError
 from samfit.progress import track
 from samfit.report.comparison import write_report
@@ -28,6 +26,9 @@ from samfit.settings import CompareSettings, TrainSettings, resolved
 from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
+
+_PACKAGES = ("matplotlib", "jinja2", "monai")
+"""What the report is drawn with, and whose U-Net stands beside the runs."""
 
 
 def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str, Any]:
@@ -59,14 +60,16 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
         _say(ended)
         if ended.error is not None:
             errors[ended.job.name] = ended.error
-    results = collect(recipe.values, jobs, errors, groups_of(scored))
+    results = collect(recipe.values, jobs, errors, len(scored), groups_of(scored))
     write_report(output, results)
     return results
 
 
 def _require_packages() -> None:
-    if not all(map(find_spec, ("matplotlib", "jinja2"))):
-        raise SettingError("compare: a package of its report is not installed; pip install 'samfit[report]'")
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        said = f"compare: not installed: {', '.join(missing)}"
+        raise SettingError(f"{said}; pip install 'samfit[report,metrics]'")
 
 
 def _require_engine(settings: CompareSettings) -> None:
@@ -81,11 +84,12 @@ def _jobs(recipe: Recipe, data: Sequence[Sample]) -> list[Job]:
     content = fingerprint(data, hashes_of(data))
     first = recipe.cells[0].settings
     training, _ = hold_out(data, first.validation_fraction, first.seed)
+    named = hashes_of_named_files(first)  # the same in every cell
 
     def job(name: str, kind: Kind, train: TrainSettings) -> Job:
         folder = first.output.with_name(name)
         evaluate = recipe.evaluation_of(folder)
-        return Job(name, kind, folder, train.model_copy(update={"output": folder}), evaluate, content)
+        return Job(name, kind, folder, train.model_copy(update={"output": folder}), evaluate, content, named)
 
     jobs = [job(cell.name, "run", cell.settings) for cell in recipe.cells]
     jobs.append(job("mean-mask", "mean-mask", first))
@@ -115,8 +119,7 @@ def _require_sound(found: Found, page: int | None) -> None:
     """Say once what every run would say of the data, and refuse what every run would refuse."""
     inspection = inspect(found, page=page, progress=track)
     require_sound(inspection)
-    for fault in inspection.faults:
-        logger.warning("%s: %s", fault.level, fault.message)
+    say_doubts(inspection)
 
 
 def _engine(settings: CompareSettings, on_cpu: bool) -> Engine:

@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 from samfit.defaults import in_words
 from samfit.files import sha256_of_file, write_json
-from samfit.settings import EvaluateSettings, TrainSettings
+from samfit.settings import EvaluateSettings, TrainSettings, resolved
 
 Kind = Literal["run", "mean-mask", "u-net"]
 _ASKED, _FINISHED = "asked.json", "finished.json"
+_ADAPTER = "adapter.safetensors"
+_RESULT = (_ADAPTER, "summary.json", "metrics.csv", "evaluation/summary.json", "evaluation/per_image.csv")
+"""Files of a run folder that the report is made of, and the adapter that was scored."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Job:
     """Resolved."""
     evaluate: EvaluateSettings
     data_fingerprint: str
+    named_files: tuple[str | None, ...]
+    """What `hashes_of_named_files` returns for `train`."""
 
     def training(self) -> dict[str, Any]:
         """Return everything that the result of the training depends on, wherever data and folders lie."""
         words = in_words(self.train)
         words = {key: value for key, value in words.items() if key not in ("data", "output")}
-        named = [Path(self.train.weights), Path(self.train.group or "")]
-        files = [sha256_of_file(path) if path.is_file() else None for path in named]
+        files = list(self.named_files)
         return {"kind": self.kind, "data": self.data_fingerprint, "files": files, "settings": words}
 
     def asked(self) -> dict[str, Any]:
@@ -39,17 +43,28 @@ class Job:
         return {"training": self.training(), "evaluation": evaluation}
 
     def is_finished(self) -> bool:
-        """Return whether the folder holds the result of exactly this."""
-        return _read(self.folder / _FINISHED) == self.asked()
+        """Return whether the folder holds the result of exactly this, and nobody has changed it since."""
+        finished = _read(self.folder / _FINISHED)
+        if finished is None:
+            return False
+        files = finished.pop("result", None)
+        return finished == self.asked() and files == {name: self._hash(name) for name in _RESULT}
 
     def finish(self) -> None:
         """Write that the folder holds the result."""
-        write_json(self.folder / _FINISHED, self.asked())
+        result = {name: self._hash(name) for name in _RESULT}
+        write_json(self.folder / _FINISHED, self.asked() | {"result": result})
 
     def was_begun(self) -> bool | None:
-        """Return whether the training in the folder is exactly this one; None if there is none of ours."""
-        before = _read(self.folder / _ASKED)
-        return None if before is None else before == self.training()
+        """Return whether the training in the folder is exactly this one; None if there is none of ours.
+
+        It is another one if an adapter was scored here and now there is another, from a training by hand say.
+        """
+        before, finished = _read(self.folder / _ASKED), _read(self.folder / _FINISHED)
+        if before is None:
+            return None
+        replaced = finished is not None and finished.get("result", {}).get(_ADAPTER) != self._hash(_ADAPTER)
+        return before == self.training() and not replaced
 
     def begin(self) -> None:
         """Write that the folder holds this training from now on."""
@@ -66,6 +81,7 @@ class Job:
                 "train": in_words(self.train),
                 "evaluate": self.evaluate.model_dump(mode="json"),
                 "data_fingerprint": self.data_fingerprint,
+                "named_files": self.named_files,
             }
         )
 
@@ -80,12 +96,32 @@ class Job:
             train=TrainSettings(**values["train"]),
             evaluate=EvaluateSettings(**values["evaluate"]),
             data_fingerprint=values["data_fingerprint"],
+            named_files=tuple(values["named_files"]),
         )
 
+    def _hash(self, name: str) -> str | None:
+        return _hash(self.folder / name)
 
-def _read(path: Path) -> Any:
-    """Return the content of a JSON file, or None if it is not there or cannot be read."""
+
+def hashes_of_named_files(settings: TrainSettings) -> tuple[str | None, ...]:
+    """Return the SHA-256 of the files that settings name: weights and groups; None for what is no file."""
+    return _hash(Path(settings.weights)), _hash(Path(settings.group or ""))
+
+
+def budget(settings: TrainSettings, images: int) -> int:
+    """Return how many optimizer steps a training on so many images takes at most."""
+    steps = resolved(settings.epochs) * -(-images // resolved(settings.batch_size))
+    return min(steps, settings.max_steps or steps)
+
+
+def _hash(path: Path) -> str | None:
+    return sha256_of_file(path) if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the object that a JSON file holds, or None if there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None

@@ -13,18 +13,18 @@ from samfit.backbones import card_of
 from samfit.compare.jobs import Job
 from samfit.compare.plain import write_scores, write_summary
 from samfit.data.reading import read_masks
-from samfit.engine.devices import open_fabric, peak_memory
+from samfit.engine.devices import open_fabric, peak_in_words
 from samfit.engine.training import look_at
 from samfit.frame import Frame
 
 SIDE = 256
 """Side of the square, in pixels, in which masks are averaged."""
-_SURE = 20.0
-"""The logit of foreground."""
+_SURE = 1e-6
+"""How near to 0 and 1 a probability comes, so that it has a logit."""
 
 
-def mean_mask(masks: Iterable[NDArray[np.float32]], side: int = SIDE) -> NDArray[np.bool_]:
-    """Return where at least half of the masks have foreground, in a square of `side` pixels: (C, side, side).
+def mean_mask(masks: Iterable[NDArray[np.float32]], side: int = SIDE) -> NDArray[np.float32]:
+    """Return the share of the masks that have foreground at each pixel of a square: (C, side, side) in 0…1.
 
     `masks`: (C, H, W) in 0…1, of any sizes; each is brought to the square, aspect lost, and counts alike.
     Raises `ValueError` if there is none.
@@ -38,7 +38,7 @@ def mean_mask(masks: Iterable[NDArray[np.float32]], side: int = SIDE) -> NDArray
         count += 1
     if total is None:
         raise ValueError("there are no masks, so they have no mean")
-    return total / count >= 0.5
+    return (total / count).astype(np.float32)
 
 
 class _Always(torch.nn.Module):
@@ -58,15 +58,14 @@ def score_mean_mask(job: Job) -> None:
     data = look_at(job.train)
     reading, classes = data.inspection.reading, data.found.classes
     mask = mean_mask(read_masks(sample, reading, classes) for sample in data.training)
-    logits = torch.from_numpy(mask).float() * 2 * _SURE - _SURE
+    logits = torch.from_numpy(mask).logit(_SURE)
     card = card_of(job.train.backbone)
     frame = Frame(SIDE, card.mean, card.std, "squeeze")
     fabric = open_fabric("cpu")
     write_scores(job, data, _Always(logits), frame, fabric)
     cost = {
         "trained_parameters": 0,
-        "peak_bytes": peak_memory(fabric.device),
-        "peak_bytes_are": "resident in the process",
+        **peak_in_words(fabric.device),
         "seconds": round(time.perf_counter() - began, 3),
     }
     write_summary(job, data, cost)

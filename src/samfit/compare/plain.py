@@ -1,6 +1,6 @@
 """Scores of what is no adapted SAM: the same images, protocols and files as of a run, and no prompt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,16 +8,15 @@ from lightning_fabric import Fabric
 
 from samfit.compare.jobs import Job
 from samfit.data.batches import Preparation, PromptRule, ScoredSet
-from samfit.engine.evaluation import of_split, protocols_of
+from samfit.engine.evaluation import groups_of, of_split, protocols_of
 from samfit.engine.pictures import Pictures
 from samfit.engine.scoring import score_protocols
 from samfit.engine.training import Data
 from samfit.files import write_json, write_text
 from samfit.frame import Frame
 from samfit.metrics.protocols import Protocol
-from samfit.report.scores import GROUP_INTERVALS, INTERVALS, Scored, per_image_table, summarise
+from samfit.report.scores import Scored, fit_departures, per_image_table, summarise_all
 from samfit.runs import RunFolder, versions
-from samfit.types import Sample
 
 
 def preparation(job: Job, data: Data, frame: Frame) -> Preparation:
@@ -30,11 +29,6 @@ def preparation(job: Job, data: Data, frame: Frame) -> Preparation:
         read_extra=None,
         page=job.train.page,
     )
-
-
-def groups_of(samples: Sequence[Sample]) -> list[str] | None:
-    """Return what each image belongs to, or None where that is not known."""
-    return [sample.group for sample in samples if sample.group is not None] or None
 
 
 def write_scores(job: Job, data: Data, model: torch.nn.Module, frame: Frame, fabric: Fabric) -> None:
@@ -64,17 +58,11 @@ def write_scores(job: Job, data: Data, model: torch.nn.Module, frame: Frame, fab
         )
         for row in protocols
     ]
-    groups = groups_of(samples)
-    first, *others = [summarise(scored, classes, groups) for scored in evaluations]
     write_text(folder.evaluation / "per_image.csv", per_image_table(evaluations, classes))
     summary = {
         "split": job.evaluate.split,
-        "images": len(samples),
         "mask_reading": data.inspection.reading.describe(),
-        "groups": None if groups is None else len(set(groups)),
-        "intervals": INTERVALS if groups is None else GROUP_INTERVALS,
-        **first,
-        "other_protocols": {other["protocol"]: other for other in others},
+        **summarise_all(evaluations, classes, groups_of(samples)),
     }
     write_json(folder.evaluation / "summary.json", summary)
 
@@ -83,8 +71,7 @@ def _departures(protocol: Protocol, frame: Frame) -> Iterator[str]:
     """Yield what is not as the protocol has it."""
     if "none" not in protocol.prompts:
         yield "no prompt is used"
-    if protocol.fit is not None and frame.fit != protocol.fit:
-        yield f"the run has --fit {frame.fit}, published results of this protocol --fit {protocol.fit}"
+    yield from fit_departures(protocol, frame.fit)
 
 
 def write_summary(job: Job, data: Data, cost: Mapping[str, Any]) -> None:

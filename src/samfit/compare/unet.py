@@ -3,28 +3,28 @@
 import copy
 import math
 import time
-from importlib.util import find_spec
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from samfit.backbones import card_of
-from samfit.compare.jobs import Job
+from samfit.compare.jobs import Job, budget
 from samfit.compare.plain import preparation, write_scores, write_summary
 from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import StepOrder
-from samfit.engine.devices import open_fabric, peak_memory
+from samfit.engine.devices import open_fabric, peak_in_words, peak_memory
 from samfit.engine.logs import write_metrics
 from samfit.engine.scoring import means, score_set
-from samfit.engine.training import look_at
-from samfit.errors import SettingError
+from samfit.engine.training import Data, look_at
 from samfit.frame import Frame
-from samfit.losses import loss_function
+from samfit.losses import LossFunction, loss_function
 from samfit.runs import RunFolder
-from samfit.settings import TrainSettings, resolved
+from samfit.settings import resolved
 from samfit.step import training_step
+from samfit.types import Batch
 
 LEARNING_RATE = 1e-3
 """The highest; it falls to 0 as a cosine. A U-Net from scratch needs more than an adapter."""
@@ -32,22 +32,11 @@ CHANNELS = (16, 32, 64, 128, 256)
 """Of each level; each halves the resolution of the one before."""
 
 
-def budget(settings: TrainSettings, images: int) -> int:
-    """Return how many optimizer steps a training on so many images takes at most."""
-    steps = resolved(settings.epochs) * -(-images // resolved(settings.batch_size))
-    return min(steps, settings.max_steps or steps)
-
-
 class UNet(torch.nn.Module):
-    """MONAI's U-Net, called as an adapted model is; it looks at the frame alone.
-
-    Raises `SettingError` if MONAI is not installed.
-    """
+    """MONAI's U-Net, called as an adapted model is; it looks at the frame alone."""
 
     def __init__(self, classes: int):
         super().__init__()
-        if find_spec("monai") is None:
-            raise SettingError("the U-Net is MONAI's, which is not installed; pip install 'samfit[metrics]'")
         from monai.networks.nets.unet import UNet as Monais
 
         strides = (2,) * (len(CHANNELS) - 1)
@@ -66,53 +55,69 @@ def train_unet(job: Job) -> None:
     torch.manual_seed(settings.seed)
     model = UNet(len(data.found.classes)).to(fabric.device)
     card = card_of(settings.backbone)
-    size = resolved(settings.image_size)
-    frame = Frame(size, card.mean, card.std, resolved(settings.fit), card.resampling)
-    prepared = preparation(job, data, frame)
-    training = TrainingSet(data.training, prepared, loss_size=size, augment=settings.augment)
+    frame = Frame(resolved(settings.image_size), card.mean, card.std, resolved(settings.fit), card.resampling)
+    cost = _fit(job, data, model, frame, fabric)
+    write_scores(job, data, model.eval(), frame, fabric)
+    write_summary(job, data, cost)
+
+
+def _fit(job: Job, data: Data, model: UNet, frame: Frame, fabric: Fabric) -> dict[str, Any]:
+    """Train until the budget is spent and go back to the best epoch; return what that took."""
+    settings, device = job.train, fabric.device
+    prepared, batch_size = preparation(job, data, frame), resolved(settings.batch_size)
+    training = TrainingSet(data.training, prepared, loss_size=frame.size, augment=settings.augment)
     validation = ScoredSet(data.validation, prepared)
+    order = StepOrder(len(data.training), batch_size, 1, settings.seed)
     loss = loss_function(resolved(settings.loss))
-    order = StepOrder(len(data.training), resolved(settings.batch_size), 1, settings.seed)
-    steps = budget(settings, len(data.training))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _falling(step, steps))
+    descent = _Descent(model, frame, loss, budget(settings, len(data.training)))
     best, best_dice, rows = copy.deepcopy(model.state_dict()), -math.inf, []
-    best_epoch = taken = 0
-    while taken < steps:
-        began, epoch = time.perf_counter(), len(rows)
-        draws = [part for parts in order.epoch(epoch) for part in parts][: steps - taken]
+    best_epoch = 0
+    while descent.left:
+        began = time.perf_counter()
+        draws = [part for parts in order.epoch(len(rows)) for part in parts][: descent.left]
         batches = DataLoader(training, batch_sampler=draws, collate_fn=join, num_workers=settings.workers)
         model.train()
-        total = 0.0
-        for batch in batches:
-            result = training_step(model, frame, batch.to(fabric.device), loss)
-            optimizer.zero_grad()
-            result.loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(result.loss.detach())
-        taken += len(draws)
-        scores = score_set(model.eval(), frame, validation, fabric, resolved(settings.batch_size))
+        losses = [descent.step(batch.to(device)) for batch in batches]
+        scores = score_set(model.eval(), frame, validation, fabric, batch_size)
         scored = means(data.found.classes, scores)
-        rows.append(_row(epoch, total / len(draws), scored, began, fabric.device))
+        rows.append(_row(len(rows), sum(losses) / len(losses), scored, began, device))
         if scored["dice"] > best_dice:
             best, best_dice, best_epoch = copy.deepcopy(model.state_dict()), scored["dice"], len(rows)
     write_metrics(RunFolder(job.folder).metrics, rows)
     model.load_state_dict(best)
-    peak = peak_memory(fabric.device)
-    write_scores(job, data, model.eval(), frame, fabric)
-    cost = {
+    return {
         "best_epoch": best_epoch,
         "epochs": len(rows),
-        "steps": taken,
+        "steps": descent.taken,
         "trained_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "peak_bytes": peak,
-        "peak_bytes_are": "allocated on the device"
-        if fabric.device.type == "cuda"
-        else "resident in the process",
+        **peak_in_words(device),
         "seconds": round(sum(row["seconds"] for row in rows), 3),
     }
-    write_summary(job, data, cost)
+
+
+class _Descent:
+    """Takes a fixed number of optimizer steps, over which the learning rate falls."""
+
+    def __init__(self, model: UNet, frame: Frame, loss: LossFunction, steps: int):
+        self._model, self._frame, self._loss, self._steps = model, frame, loss, steps
+        self._optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda n: _falling(n, steps))
+        self.taken = 0
+
+    @property
+    def left(self) -> int:
+        """How many steps are left."""
+        return self._steps - self.taken
+
+    def step(self, batch: Batch) -> float:
+        """Take one step and return the loss before it."""
+        result = training_step(self._model, self._frame, batch, self._loss)
+        self._optimizer.zero_grad()
+        result.loss.backward()
+        self._optimizer.step()
+        self._schedule.step()
+        self.taken += 1
+        return float(result.loss.detach())
 
 
 def _falling(step: int, steps: int) -> float:

@@ -13,8 +13,11 @@ from samfit.metrics.protocols import PROTOCOLS
 
 _MIB = 2**20
 _LATEX = str.maketrans(
-    {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "–": "--", "×": r"$\times$"}
+    {character: rf"\{character}" for character in "&%_#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "–": "--", "×": r"$\times$"}
 )
+_TO_FIRST = "minus first method"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def table_of(results: Mapping[str, Any], protocol: str) -> Table:
         "prompt",
         *(f"{METRICS[name].title} (95 % interval)" for name in metrics),
         f"{first} over seeds",
-        f"{first} minus first method",
+        f"{first} {_TO_FIRST}",
         f"{first} minus base model",
         "trained parameters",
         "peak MiB",
@@ -69,7 +72,7 @@ def table_of(results: Mapping[str, Any], protocol: str) -> Table:
 def short_table_of(results: Mapping[str, Any], protocol: str) -> Table:
     """Return what a terminal has room for: the first metric and its difference to the first method."""
     whole = table_of(results, protocol)
-    chosen = [0, 1, 2, whole.columns.index("trained parameters") - 2]
+    chosen = [0, 1, 2, next(place for place, name in enumerate(whole.columns) if name.endswith(_TO_FIRST))]
     return Table([whole.columns[one] for one in chosen], [[row[one] for one in chosen] for row in whole.rows])
 
 
@@ -133,10 +136,14 @@ def _cells(row: Mapping[str, Any], protocol: str, metrics: Sequence[str]) -> lis
         prompt,
         *(_with_interval(scored["metrics"][name]) for name in metrics),
         _spread(first["over_seeds"]),
-        _difference(first["to_first"]),
-        _difference(first["to_base"]),
+        _difference(first["to_first"], row),
+        _difference(first["to_base"], row),
         *cost,
     ]
+
+
+def _in_csv(difference: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if difference is None else {**difference, "seeds": " ".join(map(str, difference["seeds"]))}
 
 
 def _with_interval(score: Mapping[str, Any]) -> str:
@@ -151,19 +158,25 @@ def _spread(spread: Mapping[str, Any]) -> str:
     return f"± {spread['deviation']:.4f} ({spread['seeds']} seeds)"
 
 
-def _difference(difference: Mapping[str, Any] | None) -> str:
+def _difference(difference: Mapping[str, Any] | None, row: Mapping[str, Any]) -> str:
     if difference is None:
         return "–"
+    seeds = difference["seeds"]
+    fewer = f"; only of seed {', '.join(map(str, seeds))}" if len(seeds) < len(row["runs"]) else ""
     if difference["low"] is None:
-        return f"{difference['mean']:+.4f}"
+        return f"{difference['mean']:+.4f}: {difference['verdict']}{fewer}"
     ends = f"{difference['low']:+.4f} to {difference['high']:+.4f}"
-    return f"{difference['mean']:+.4f} ({ends}): {difference['verdict']}"
+    return f"{difference['mean']:+.4f} ({ends}): {difference['verdict']}{fewer}"
 
 
 def markdown(table: Table) -> str:
     """Return a table as Markdown."""
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_markdown_cell, line))} |\n" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def latex(table: Table) -> str:
@@ -181,7 +194,7 @@ def all_figures(results: Mapping[str, Any], protocol: str) -> str:
     """Return CSV with one line a row and metric, with every figure in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    score, difference = ("mean", "low", "high"), ("mean", "low", "high", "verdict")
+    score, difference = ("mean", "low", "high"), ("mean", "low", "high", "verdict", "seeds")
     told = ("kind", "backbone", "image_size", "method")
     cost = ("trained_parameters", "peak_bytes", "seconds")
     writer.writerow(
@@ -207,7 +220,7 @@ def all_figures(results: Mapping[str, Any], protocol: str) -> str:
         for name, metric in scored["metrics"].items() if scored else ():
             asked = scored["prompt"], int(scored["prompt_from_truth"])
             spread = metric["over_seeds"]
-            beside = [metric[one] or {} for one in ("to_first", "to_base")]
+            beside = [_in_csv(metric[one]) for one in ("to_first", "to_base")]
             writer.writerow(
                 [
                     *(protocol, row["name"], *(row[one] for one in told), *asked, name),

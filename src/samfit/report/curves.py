@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samfit.metrics import METRICS
+from samfit.metrics.protocols import PROTOCOLS
 from samfit.report.overlays import PREDICTION_COLOURS
 
 _INK = "#010203"
@@ -27,8 +28,9 @@ _STYLE: Any = {
 
 
 def curves_of(results: Mapping[str, Any]) -> dict[str, str]:
-    """Return SVG by name: `loss`, `dice` and `memory`, the last by the first protocol's first metric.
+    """Return SVG by name: `loss`, `dice` and `memory`.
 
+    The last is by the Dice of the first protocol that has it, else by the first protocol's first metric.
     A colour is a method, a line or marker a backbone at a size; lines are means over seeds.
     """
     rows = [row for row in results["rows"] if row["kind"] in ("run", "u-net") and row["protocols"]]
@@ -36,7 +38,7 @@ def curves_of(results: Mapping[str, Any]) -> dict[str, str]:
     return {
         "loss": _over_epochs(rows, runs, "loss", "training loss"),
         "dice": _over_epochs(rows, runs, "validation_dice", "validation Dice (default)"),
-        "memory": _memory(rows, next(iter(results["protocols"]))),
+        "memory": _memory(rows, *_score_of(list(results["protocols"]))),
     }
 
 
@@ -53,13 +55,17 @@ def _over_epochs(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Any], col
     return _svg(figure, axes, title)
 
 
-def _memory(rows: Sequence[Mapping[str, Any]], protocol: str) -> str:
-    scored = [(row, row["protocols"][protocol]["metrics"]) for row in rows]
-    name = next(iter(scored[0][1])) if scored else "dice"
-    title = f"memory and {METRICS[name].title} ({protocol})"
+def _score_of(protocols: Sequence[str]) -> tuple[str, str]:
+    """Return the protocol and the metric that memory stands beside."""
+    with_dice = [name for name in protocols if "dice" in PROTOCOLS[name].metrics]
+    return (with_dice[0], "dice") if with_dice else (protocols[0], PROTOCOLS[protocols[0]].metrics[0])
+
+
+def _memory(rows: Sequence[Mapping[str, Any]], protocol: str, metric: str) -> str:
+    title = f"memory and {METRICS[metric].title} ({protocol})"
     figure, axes = _figure(title, "memory-curve")
-    for row, metrics in scored:
-        score = metrics[name]
+    for row in rows:
+        score = row["protocols"][protocol]["metrics"][metric]
         colour, _, marker = _look(row, rows)
         bars = None
         if score["low"] is not None:

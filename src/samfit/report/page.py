@@ -1,6 +1,7 @@
 """The page of a comparison: one HTML file with everything in it, which no network is needed for."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from samfit.metrics.protocols import PROTOCOLS
 from samfit.report.comparison import published_of, table_of
 from samfit.report.overlays import ERROR_COLOURS, TRUTH_COLOUR
 from samfit.report.panels import PANELS, panel_path
+
+PICTURES = 3000
+"""How many pictures of images one after the other the page holds at most; one takes about 10 KB of it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def page_of(results: Mapping[str, Any], runs: Path, curves: Mapping[str, str]) -
         first_run=next(row["label"] for row in results["rows"] if row["kind"] == "run"),
         protocol=protocol,
         metric=METRICS[PROTOCOLS[protocol].metrics[0]].title,
+        different={name: found for name, found in results["versions"].items() if len(found) > 1},
+        every=_step(results),
         images=_all_images(results, run_of, runs),
         failed=[run for run in results["runs"] if run["error"] is not None],
         colours=[("truth", _css(TRUTH_COLOUR)), *((name, _css(colour)) for name, colour in ERROR_COLOURS)],
@@ -97,14 +103,21 @@ def _examples(row: Mapping[str, Any], runs: Mapping[str, Any], folder: Path) -> 
     return strips
 
 
+def _step(results: Mapping[str, Any]) -> int:
+    """Return n where every n-th image has its pictures on the page, so that they are `PICTURES` at most."""
+    shown = max(1, PICTURES // (2 + len(results["rows"])))
+    return math.ceil(results["images"] / shown)
+
+
 def _all_images(results: Mapping[str, Any], runs: Mapping[str, Any], folder: Path) -> list[_Strip]:
-    """Return every image, with the answer of each base model and the errors of each row."""
+    """Return every n-th image, with the answer of each base model and the errors of each row."""
     rows = [(row, name) for row in results["rows"] if (name := _shown_run(row, runs))]
     if not rows:
         return []
     _, first = rows[0]
     strips = []
-    for number, image in enumerate(runs[first]["per_image"]["adapted"], 1):
+    images = list(enumerate(runs[first]["per_image"]["adapted"], 1))
+    for number, image in images[:: _step(results)]:
         wanted = [("image", first, "image"), ("truth", first, "truth")]
         for row, name in rows:
             told = f"{row['label']}: {_scores(row, runs[name])[image]:.3f}"
