@@ -12,7 +12,7 @@ import pytest
 from samfit.cli import main
 from samfit.data.drawn import draw_lesions
 
-TRAINING, TEST = 12, 5
+TRAINING, TEST = 12, 7
 """Images of each split of the drawn data set."""
 SIZE = (96, 72)
 """Width and height of its images."""

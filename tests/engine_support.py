@@ -154,10 +154,10 @@ def _run(command: list[str], timeout: float) -> "subprocess.CompletedProcess[str
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:
-    """Return the rows of metrics.csv as text, without what is measured."""
+    """Return the figures in the rows of metrics.csv as text, without what is measured."""
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
         return [
-            {name: value for name, value in row.items() if name not in MEASURED}
+            {name: value for name, value in row.items() if name not in {*MEASURED, "protocol"}}
             for row in csv.DictReader(file)
         ]
 

@@ -40,7 +40,7 @@ def command(*arguments: str) -> str:
         *(command(name, "--help") for name in COMMANDS),
         *(
             command("list", name)
-            for name in ("backbones", "methods", "datasets", "losses", "metrics", "protocols")
+            for name in ("backbones", "methods", "datasets", "losses", "metrics", "protocols", "recipes")
         ),
     ],
 )

@@ -18,7 +18,7 @@ LAYERS = (
     ("step",),
     ("plan",),
     ("report", "engine", "demo"),
-    ("compare",),
+    ("recipes", "compare"),
     ("cli",),
     ("testing",),
 )

@@ -60,7 +60,7 @@ def test_intervals_and_differences_are_over_images_or_over_groups():
 
 def test_the_lowest_error_is_the_better_one():
     low, high = (
-        scores(*((value,) for value in values), names=("ber",)) for values in ((0.1, 0.11), (0.3, 0.32))
+        scores(*((value + number / 100,) for number in range(6)), names=("ber",)) for value in (0.1, 0.3)
     )
     summary = summarise(scored(low, high, PROTOCOLS["istd"]), ("shadow",))
     assert summary["difference"]["metrics"]["ber"]["verdict"] == "better"

@@ -23,6 +23,11 @@ _USED_BY: Mapping[str, tuple[str, ...]] = {
 """Settings of prompts, and the only kinds of prompt that each means anything for."""
 
 
+def settings_of_prompt(kind: str) -> tuple[str, ...]:
+    """Return the settings that mean anything for a kind of prompt."""
+    return tuple(field for field, kinds in _USED_BY.items() if kind in kinds)
+
+
 def tables() -> dict[str, tuple[str, ...]]:
     """Return the names that settings with `choices` may take, by table. Loads no torch."""
     return {

@@ -186,6 +186,14 @@ def test_what_the_run_does_otherwise_than_a_protocol_is_said(run):
     assert said == "the validation images that are scored chose the checkpoint: scores are too good"
 
 
+def test_other_data_have_neither_trained_the_run_nor_chosen_its_checkpoint(run, tmp_path):
+    other = as_folder(tmp_path, "train", "ab")
+    as_folder(tmp_path, "validation", "c")
+    for split in ("train", "validation"):
+        summary = evaluate(run, "--data", other, "--dataset", "folder", "--split", split)
+        assert (summary["split"], summary["departures"]) == (split, [])
+
+
 def test_a_prompt_that_contradicts_a_protocol_is_refused_before_anything_is_written(run):
     with unchanged(run):
         message = refuse("evaluate", run, "--protocol", "default,cad", "--prompt", "box")
@@ -250,6 +258,8 @@ def test_one_image_has_no_interval(run, tmp_path):
     assert summary["difference"]["metrics"]["dice"]["verdict"] == "tie"
     answer = succeed("evaluate", run, "--data", other, "--dataset", "folder", "--accelerator", "cpu")
     assert answer.out.splitlines()[1].split()[-1] == "–"
+    assert "\nno intervals: they take 6 images at least, " in answer.out
+    assert "no intervals" not in succeed("evaluate", run, "--accelerator", "cpu").out
 
 
 def test_the_same_evaluation_gives_the_same_files(run):

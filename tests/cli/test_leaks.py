@@ -15,10 +15,12 @@ from samfit.config import read_config
 from samfit.data.drawn import draw_lesion
 from samfit.data.fingerprint import fingerprint, hashes_of
 from samfit.data.sources import find_samples
+from samfit.data.splits import hold_out
 from samfit.metrics.intervals import bootstrap_interval
+from samfit.settings import TrainSettings
 
 TRAINING = ("anna_1", "anna_2", "ben_1", "carl_1", "carl_2", "dora_1", "dora_2", "dora_3")
-TEST = ("emil_1", "emil_2", "emil_3", "fay_1", "fay_2", "gil_1")
+TEST = ("emil_1", "emil_2", "emil_3", "fay_1", "gil_1", "hal_1", "ida_1", "jan_1")
 PATIENT = "^([a-z]+)_"
 
 
@@ -87,6 +89,45 @@ def test_training_names_both_files_of_a_photograph_that_was_rescaled_and_saved_a
         assert str(words) in warning
 
 
+def planted(folder: Path, *, held_back: bool) -> tuple[Path, str]:
+    """Return a data set with a copy in `train` of an image there, and the name of the copy.
+
+    `held_back`: whether one of the two is held back for validation, and the other is not.
+    """
+    data = draw_set(folder)
+    samples = find_samples("folder", data).samples
+    original = next(sample for sample in samples if sample.id == "ben_1")
+    fraction = TrainSettings.model_fields["validation_fraction"].default
+
+    def torn(name: str) -> bool:
+        copy = replace(original, id=name, image=data / name)
+        _, held = hold_out([*samples, copy], fraction, TrainSettings.model_fields["seed"].default)
+        return (copy in held) != (original in held)
+
+    name = next(name for name in map("copy{}".format, range(50)) if torn(name) == held_back)
+    with Image.open(data / "train/images/ben_1.png") as image:
+        image.resize((67, 50)).save(data / f"train/images/{name}.jpg", quality=70)
+    with Image.open(data / "train/masks/ben_1.png") as mask:
+        mask.resize((67, 50), Image.Resampling.NEAREST).save(data / f"train/masks/{name}.png")
+    return data, name
+
+
+def test_training_names_both_files_of_a_photograph_that_is_trained_on_and_chooses_the_epoch(tmp_path):
+    data, name = planted(tmp_path / "data", held_back=True)
+    (warning,) = train(data, tmp_path / "run")
+    for words in (data / "train/images/ben_1.png", data / f"train/images/{name}.jpg", "in validation"):
+        assert str(words) in warning
+    assert "scores would be too good" in warning
+
+
+def test_a_photograph_that_is_trained_on_twice_is_a_note_and_no_warning(tmp_path):
+    data, name = planted(tmp_path / "data", held_back=False)
+    said = succeed("train", "--data", data, "--output", tmp_path / "run", *TINY, "--max-steps", "1").err
+    (note,) = [line for line in said.splitlines() if f"{name}.jpg" in line]
+    assert "twice in train" in note
+    assert "warning" not in note
+
+
 def test_training_on_a_sound_set_says_nothing_of_copies_and_groups(data, tmp_path):
     assert train(data, tmp_path / "run", "--group", PATIENT) == []
 
@@ -113,9 +154,14 @@ def test_intervals_are_over_patients_and_the_summary_says_so(run):
     expected = bootstrap_interval(list(scores.values()), groups=[patient(image) for image in scores])
     dice = summary["metrics"]["dice"]
     assert (dice["low"], dice["high"]) == pytest.approx((expected.low, expected.high), abs=1e-5)
-    assert summary["groups"] == 3
+    assert dice["low"] < dice["mean"] < dice["high"]
+    assert summary["groups"] == 6
     assert summary["intervals"] == "BCa bootstrap over groups of images, 95 %"
-    assert "6 images of the test split in 3 groups" in samfit("evaluate", run, "--accelerator", "cpu").out
+    out = samfit("evaluate", run, "--accelerator", "cpu").out
+    assert "8 images of the test split in 6 groups" in out
+    assert "no intervals" not in out
+    few = samfit("evaluate", run, "--accelerator", "cpu", "--group", r"_(\d)$").out
+    assert "no intervals: they take 6 groups at least, " in few
 
 
 def test_an_evaluation_may_name_other_groups_and_scores_the_same_images(run):
@@ -152,7 +198,7 @@ def test_the_run_remembers_where_its_table_of_groups_lies(data, tmp_path, monkey
     train(data, tmp_path / "run", "--group", "patients.csv")
     monkeypatch.chdir("/")
     assert read_config(tmp_path / "run/config.yaml")["group"] == str(tmp_path / "patients.csv")
-    assert evaluate(tmp_path / "run")["groups"] == 3
+    assert evaluate(tmp_path / "run")["groups"] == 6
 
 
 def test_other_groups_are_other_data_to_a_run_that_is_resumed(data):

@@ -145,6 +145,9 @@ def test_the_u_net_has_the_budget_and_the_mean_mask_scores_what_it_must(done):
     assert runs["u-net-seed0"]["trained_parameters"] > 100_000
     assert row_of(results, "mean-mask")["protocols"]["default"]["metrics"]["dice"]["mean"] > 0.3
     assert runs["mean-mask"]["per_epoch"] == []
+    for name in ("u-net-seed0", "sam-tiny-64-cad-seed0"):
+        [epoch] = runs[name]["per_epoch"]
+        assert (epoch["epoch"], epoch["protocol"]) == (1, "default")
 
 
 def test_what_is_not_as_a_protocol_has_it_is_said_with_the_rows_it_is_true_of(done):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samfit.data.splits import hold_out
+from samfit.data.splits import held_apart, hold_out
 from samfit.errors import DataError
 from samfit.types import Sample
 
@@ -47,6 +47,17 @@ def test_own_validation_split_is_used_and_nothing_held_back():
     train, validation = hold_out(samples(1) + samples(2, "validation") + samples(3, "test"), 0.5, 0)
     assert [sample.id for sample in train] == ["train-000"]
     assert [sample.id for sample in validation] == ["validation-000", "validation-001"]
+
+
+def test_what_is_held_back_can_be_seen_apart_in_the_order_of_the_samples():
+    everything = samples(3, "test") + samples(10)
+    _, held = hold_out(everything, 0.3, 0)
+    apart = held_apart(everything, 0.3, 0)
+    assert [sample.image for sample in apart] == [sample.image for sample in everything]
+    assert [one.split for one in apart] == ["validation" if one in held else one.split for one in everything]
+    own = samples(3) + samples(2, "validation")
+    assert held_apart(own, 0.3, 0) == tuple(own)
+    assert held_apart(samples(1), 0.3, 0) == tuple(samples(1))
 
 
 @pytest.mark.parametrize(

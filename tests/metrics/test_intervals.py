@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from samfit.metrics import intervals
-from samfit.metrics.intervals import bootstrap_interval, paired_difference, spread_over_seeds
+from samfit.metrics.intervals import FEWEST, bootstrap_interval, paired_difference, spread_over_seeds
 
-SHARES = arrays.arrays(np.float64, st.integers(2, 20), elements=st.floats(0, 1))
+SHARES = arrays.arrays(np.float64, st.integers(6, 20), elements=st.floats(0, 1))
 TRIALS = 400
 SLACK = 3 * np.sqrt(0.95 * 0.05 / TRIALS)
 """Three standard errors of a coverage found in so many trials."""
@@ -89,11 +89,40 @@ def test_the_mirrored_difference_has_the_mirrored_interval():
     )
 
 
-def test_equal_results_and_single_images_are_ties():
-    assert paired_difference([0.5, 0.7, 0.9], [0.5, 0.7, 0.9]).verdict == "tie"
-    alone = paired_difference([0.9], [0.1])
-    assert (alone.low, alone.high, alone.verdict) == (None, None, "tie")
-    assert paired_difference([0.9, 0.8], [0.1, 0.2], groups=["a", "a"]).verdict == "tie"
+@pytest.mark.parametrize("images", range(2, 9))
+def test_few_images_do_not_make_a_win_of_chance(images):
+    """At most 1 in 20 wins are promised; the fewest images that have an interval come close to that."""
+    rng = np.random.default_rng(images)
+    wins = []
+    for trial in range(TRIALS):
+        first, second = like_dice(rng, images), like_dice(rng, images)
+        wins.append(paired_difference(first, second, samples=300, seed=trial).verdict != "tie")
+    if images < FEWEST:
+        assert not any(wins)
+    else:
+        assert 0 < coverage(wins) < 0.05 + 2 * SLACK
+
+
+def test_equal_results_are_ties():
+    values = np.linspace(0.1, 0.9, 9)
+    difference = paired_difference(values, values)
+    assert (difference.low, difference.high, difference.verdict) == (0, 0, "tie")
+
+
+@pytest.mark.parametrize("scale", [1, 500])
+def test_what_rounding_leaves_of_equal_results_is_no_win(scale):
+    one, other = [scale * (0.1 + 0.2)] * 7, [scale * 0.3] * 7
+    assert one != other
+    assert paired_difference(one, other).verdict == paired_difference(other, one).verdict == "tie"
+    assert paired_difference([value + 1e-6 for value in one], other).verdict == "better"
+
+
+def test_with_fewer_than_six_images_or_groups_every_difference_is_a_tie():
+    few = paired_difference([0.9] * 5, [0.1] * 5)
+    assert (few.mean, few.low, few.high, few.verdict) == (pytest.approx(0.8), None, None, "tie")
+    assert paired_difference([0.9] * 6, [0.1] * 6).verdict == "better"
+    assert paired_difference([0.9] * 9, [0.1] * 9, groups=[*"aabbccdde"]).verdict == "tie"
+    assert paired_difference([0.9] * 9, [0.1] * 9, groups=[*"aabbccdef"]).verdict == "better"
 
 
 @given(SHARES)
@@ -119,18 +148,18 @@ def test_a_group_for_each_image_changes_nothing_whatever_its_name(values, random
 
 
 def test_images_of_one_group_count_once_in_the_interval_and_each_in_the_mean():
-    values, patients = [0.9] * 50 + [0.1, 0.5, 0.7], ["a"] * 50 + ["b", "c", "d"]
+    values, patients = [0.9] * 50 + [0.1, 0.5, 0.7, 0.2, 0.6], ["a"] * 50 + [*"bcdef"]
     interval = bootstrap_interval(values, groups=patients)
     assert interval.mean == pytest.approx(np.mean(values))
     plain = bootstrap_interval(values)
     assert interval.high - interval.low > 3 * (plain.high - plain.low)
 
 
-def test_one_image_or_one_group_has_a_mean_and_no_interval():
+def test_few_images_or_groups_have_a_mean_and_no_interval():
     alone = bootstrap_interval([0.7])
     assert (alone.mean, alone.low, alone.high) == (0.7, None, None)
-    group = bootstrap_interval([0.2, 0.4], groups=["a", "a"])
-    assert (group.mean, group.low, group.high) == (pytest.approx(0.3), None, None)
+    groups = bootstrap_interval([0.2, 0.4, 0.3, 0.3, 0.3, 0.3, 0.3], groups=[*"aabbcde"])
+    assert (groups.mean, groups.low, groups.high) == (pytest.approx(0.3), None, None)
 
 
 def test_equal_values_have_an_interval_without_width():

@@ -88,11 +88,15 @@ def test_empty_masks_score_as_stated(prediction, truth, score):
     one, other = np.full((3, 4), prediction), np.full((3, 4), truth)
     counts = count(one, other)
     assert dice(counts) == iou(counts) == 1 - ber(counts) == score
-    assert METRICS["dice"].empty == METRICS["iou"].empty == METRICS["surface_dice"].empty
+    stated = {name: METRICS[name].empty.split(", ") for name in ("dice", "iou", "surface_dice", "hd95")}
     if prediction != truth:
+        for name, distance in zip(stated, ("0", "0", "0", "the diagonal of the image"), strict=True):
+            assert f"{distance} if one is" in stated[name]
         assert hd95(one, other, Ruler((2.0, 1.0))) == math.hypot(6, 4)
         assert surface_dice(one, other, Ruler()) == 0
     elif not truth:
+        for name, value in zip(stated, (1, 1, 1, 0), strict=True):
+            assert f"{value} if both are empty" in stated[name]
         assert (hd95(one, other, Ruler()), surface_dice(one, other, Ruler())) == (0, 1)
 
 

@@ -8,7 +8,6 @@ import click
 from samfit.cli.options import Option, SettingsCommand, read_settings
 from samfit.cli.output import plain_table, print_json, print_table
 from samfit.metrics import METRICS
-from samfit.metrics.intervals import FEWEST
 from samfit.settings import EvaluateSettings
 
 
@@ -32,6 +31,8 @@ def command(as_json: bool, **given: Any) -> None:
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
+    from samfit.metrics.intervals import FEWEST
+
     table = plain_table("protocol", "prompt", "score", "of", "mean", "95 % interval")
     evaluations = [summary, *summary["other_protocols"].values()]
     for evaluation in evaluations:

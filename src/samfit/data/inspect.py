@@ -5,6 +5,7 @@ Every image and every mask is decoded once; what is wrong with single files is c
 
 import contextlib
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from samfit.data.reading import MaskLevels, MaskReading, decide_reading, mask_le
 from samfit.data.sources.row import Fault, Found
 from samfit.errors import DataError
 from samfit.types import Sample
+
+logger = logging.getLogger(__name__)
 
 _GROUPS_NAMED = 5
 """Groups that a message names, of those that lie in several splits."""
@@ -143,6 +146,12 @@ def require_sound(inspection: Inspection) -> None:
     """Raise a `DataError` with every error of the inspection, if it has any."""
     if inspection.errors:
         raise DataError(fault.message for fault in inspection.errors)
+
+
+def say_doubts(inspection: Inspection) -> None:
+    """Log what is doubtful in a set that is sound: warnings as such, notes as information."""
+    for fault in inspection.faults:
+        logger.log(logging.INFO if fault.level == "note" else logging.WARNING, "%s", fault.message)
 
 
 @dataclass(frozen=True)

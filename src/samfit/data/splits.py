@@ -3,6 +3,8 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from samfit.errors import DataError
 from samfit.types import Sample
@@ -32,6 +34,17 @@ def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[lis
         [sample for sample in train if sample.id not in held],
         [sample for sample in train if sample.id in held],
     )
+
+
+def held_apart(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[Sample, ...]:
+    """Return the samples in their order, those that `hold_out` holds back as of the split `validation`.
+
+    So it can be seen what lies on both sides. Samples that cannot be divided stay as they are.
+    """
+    held = set()
+    with suppress(DataError):
+        held = {sample.image for sample in hold_out(samples, fraction, seed)[1]}
+    return tuple(replace(one, split="validation") if one.image in held else one for one in samples)
 
 
 def require_trainable(samples: Sequence[Sample]) -> None:

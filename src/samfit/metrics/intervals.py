@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 
 Values = Sequence[float] | NDArray[np.float64]
 
+FEWEST = 6
+"""Images, or groups of them, below which there is no interval: even if all of n differences point one way,
+chance does as much in 2^(1 - n) of all cases, which is no more than 0.05 from six on."""
+
 _NORMAL = NormalDist()
 _DRAWN_AT_ONCE = 2**22
 """Numbers drawn at once: 32 MB."""
+_ROUNDING = 1e-12
+"""What floating-point numbers near 1 differ by without meaning anything."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Interval:
 
     mean: float
     low: float | None
-    """None, as `high`, if there is one image, or one group, only: it says nothing of others."""
+    """None, as `high`, if there are fewer than `FEWEST` images or groups: they say too little of others."""
     high: float | None
 
 
@@ -39,7 +45,7 @@ class Difference:
     low: float | None
     high: float | None
     verdict: Literal["better", "worse", "tie"]
-    """What the first is beside the second; `tie` where the interval holds 0, or there is none."""
+    """What the first is beside the second; `tie` where the interval reaches 0, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def bootstrap_interval(
     `groups`: what each image belongs to, a patient say. Images of one group are alike, so whole groups are
     drawn; the mean stays that over images. `samples`: how many times as many are drawn as there are, with
     replacement. `level`: share of such intervals that hold the mean of all images of the kind, somewhat fewer
-    where there are less than about 20 images or groups.
+    where there are less than about 20 images or groups. Below `FEWEST` of them there is no interval.
 
     Raises `ValueError` if there are no values, or not one group for each.
     """
@@ -74,12 +80,12 @@ def bootstrap_interval(
         raise ValueError("there are no values, so they have no mean")
     mean = float(scores.mean())
     sums, sizes = _clusters(scores, groups)
-    if sums.size == 1:
+    if sums.size < FEWEST:
         return Interval(mean, None, None)
     drawn = _drawn_means(sums, sizes, samples, np.random.default_rng(seed))
     left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
     distances = left_out.mean() - left_out
-    spread, rounding = np.square(distances).sum(), 1e-12 * max(1.0, abs(mean))
+    spread, rounding = np.square(distances).sum(), _rounding(scores)
     if spread < rounding**2:  # all values are alike
         return Interval(mean, mean, mean)
     acceleration = float(np.power(distances, 3).sum() / (6 * spread**1.5))
@@ -114,7 +120,8 @@ def paired_difference(
         raise ValueError(f"{one.size} values cannot be paired with {other.size}: give both for each image")
     interval = bootstrap_interval(one - other, groups=groups, samples=samples, seed=seed, level=level)
     mean, low, high = interval.mean, interval.low, interval.high
-    if low is None or high is None or low <= 0 <= high:
+    rounding = _rounding(one, other)
+    if low is None or high is None or (low <= rounding and high >= -rounding):
         return Difference(mean, low, high, "tie")
     return Difference(mean, low, high, "better" if (mean > 0) == (best == "highest") else "worse")
 
@@ -129,6 +136,11 @@ def spread_over_seeds(values: Values) -> Spread:
         raise ValueError("there are no values, so they have no mean")
     deviation = float(scores.std(ddof=1)) if scores.size > 1 else None
     return Spread(float(scores.mean()), deviation, scores.size)
+
+
+def _rounding(*several: NDArray[np.float64]) -> float:
+    """Return what means of such values may differ by though they are equal."""
+    return _ROUNDING * max(1.0, *(float(np.abs(values).max()) for values in several))
 
 
 def _clusters(

@@ -1,1 +1,1 @@
-"""What people look at: overlays and sheets of them."""
+"""What people look at: scores and their tables, model cards, pictures, and the page of a comparison."""

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,11 +12,6 @@ from samfit.metrics import METRICS
 from samfit.metrics.intervals import bootstrap_interval, paired_difference
 from samfit.metrics.protocols import Protocol, from_truth
 from samfit.metrics.scores import ImageScore
-
-INTERVALS = "BCa bootstrap over images, 95 %"
-"""What `low` and `high` are."""
-GROUP_INTERVALS = "BCa bootstrap over groups of images, 95 %"
-"""The same where it is known which images belong together."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,31 @@ class Scored:
     adapted: Sequence[ImageScore]
     unadapted: Sequence[ImageScore] | None
     """None for an answer that has no base model, such as that of a network trained from scratch."""
+
+
+def intervals_of(groups: Sequence[Hashable] | None) -> str:
+    """Return what `low` and `high` are. `groups`: what each image belongs to, where that is known."""
+    return f"BCa bootstrap over {'images' if groups is None else 'groups of images'}, 95 %"
+
+
+def fit_departures(protocol: Protocol, fit: str) -> Iterator[str]:
+    """Yield a sentence if published results of a protocol bring images into the frame in another way."""
+    if protocol.fit not in (None, fit):
+        yield f"the run has --fit {fit}, published results of this protocol --fit {protocol.fit}"
+
+
+def summarise_all(
+    evaluations: Sequence[Scored], classes: Sequence[str], groups: Sequence[Hashable] | None
+) -> dict[str, Any]:
+    """Return how many images and groups were scored, and the scores of each protocol, the first on top."""
+    first, *others = [summarise(scored, classes, groups) for scored in evaluations]
+    return {
+        "images": len(evaluations[0].adapted),
+        "groups": None if groups is None else len(set(groups)),
+        "intervals": intervals_of(groups),
+        **first,
+        "other_protocols": {other["protocol"]: other for other in others},
+    }
 
 
 def summarise(
