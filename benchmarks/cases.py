@@ -1,8 +1,8 @@
 """The steps that memory.py and speed.py measure: a backbone, a method and numbers of everything."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -40,26 +40,46 @@ class Case:
     classes: int = 1
     attention: AttentionKind = "auto"
     checkpointing: bool = True
+    cached: bool = False
+    """With the embedding at hand, so that the image encoder is not on the device."""
+    whole: bool = False
+    """Layers take all tokens at once, not in chunks, and frozen MLPs keep what lies inside them."""
     plain: bool = False
     """By plain modules: whole attention maps, nothing chunked, fused or computed twice."""
 
     @property
     def name(self) -> str:
         """What tells it from every other: what is not as usual follows backbone, method and size."""
-        words = [self.backbone, self.method, f"{self.size} px"]
+        return " ".join(
+            word for word in (self.backbone, self.method, f"{self.size} px", *self.unusual) if word
+        )
+
+    @property
+    def unusual(self) -> list[str]:
+        """What is not as usual, in words."""
+        words: list[str] = []
         if self.batch > 1:
             words.append(f"batch {self.batch}")
         if self.classes > 1:
             words.append(f"{self.classes} classes")
         if self.precision != "32":
             words.append(self.precision)
+        if self.cached:
+            words.append("cached")
         if self.plain:
             words.append("plain")
         elif not self.checkpointing:
             words.append("no checkpointing")
+        if self.whole:
+            words.append("whole layers")
         if self.attention != "auto":
             words.append(self.attention)
-        return " ".join(word for word in words if word)
+        return words
+
+    @property
+    def is_of_a_run(self) -> bool:
+        """Whether a training ever takes such a step, so that `samfit plan` knows it."""
+        return self.backbone in BACKBONES and not (self.plain or self.whole)
 
 
 @dataclass(frozen=True)
@@ -72,24 +92,26 @@ class Step:
     trained: list[nn.Parameter]
 
 
-def step_of(case: Case, device: str = "cpu", *, cached: bool = False) -> Step:
-    """Build the model with random weights, and a batch of random images; `cached`: with their embedding.
+def step_of(case: Case, device: str = "cpu") -> Step:
+    """Build the model with random weights, and a batch of random images or of their embeddings.
 
     Random weights are samfit's, drawn as the published code draws its own; those of `transformers` would
     give encoders whose output does not depend on the image.
     """
-    return _of_adapter(case, device) if case.backbone == ADAPTER else _of_model(case, device, cached)
+    return _of_adapter(case, device) if case.backbone == ADAPTER else _of_model(case, device)
 
 
-def _of_model(case: Case, device: str, cached: bool) -> Step:
+def _of_model(case: Case, device: str) -> Step:
     model = model_of(case).train()
     store_frozen(model, case.precision)
     model.to(device)
     batch = batch_of(case, model).to(device)
     loss, frame = loss_function(model.row.defaults["loss"]), model.backbone.frame
-    if cached:
+    if case.cached:
+        assert batch.frame is not None
         with torch.no_grad(), autocast(case.precision, device):
-            batch = replace(batch, embedding=model.encode(batch.frame))
+            batch = replace(batch, frame=None, embedding=model.encode(batch.frame))
+        model.backbone.get_submodule("image_encoder").to("meta")
 
     def forward() -> Tensor:
         with autocast(case.precision, device):
@@ -159,29 +181,30 @@ def planned(case: Case, device: Device) -> Setup:
         precision=case.precision,
         attention=case.attention,
     )
-    choices = {"checkpointing": case.checkpointing, "cached": False}
+    choices = {"checkpointing": case.checkpointing, "cached": case.cached}
     return setup_of(resolve(settings), classes=case.classes, device=device, **choices)
 
 
 @contextmanager
 def modules_of(case: Case) -> Iterator[None]:
-    """Let samfit's modules compute plainly inside the block, if that is the case."""
-    if not case.plain:
-        yield
-        return
-    whole = 2**62
-    with (
-        patch.object(chunks, "TOKENS", whole),
-        patch.object(mlp, "_is_frozen_linear", lambda _: False),
-        patch.object(ConvAdapter, "features", ConvAdapter.plain_features),
-    ):
+    """Let samfit's modules compute inside the block as the case says."""
+    with ExitStack() as changed:
+        if case.plain or case.whole:
+            changed.enter_context(patch.object(chunks, "TOKENS", 2**62))
+            changed.enter_context(patch.object(mlp, "_is_frozen_linear", lambda _: False))
+        if case.plain:
+            changed.enter_context(patch.object(ConvAdapter, "features", ConvAdapter.plain_features))
         yield
 
 
 def words_of(case: Case) -> dict[str, Any]:
     """Return what a result file says of a case."""
-    known = {"name": case.name, "backbone": case.backbone, "method": case.method, "size": case.size}
-    return known | {"batch": case.batch, "precision": case.precision, "classes": case.classes}
+    return {"name": case.name} | asdict(case)
+
+
+def case_of(row: Mapping[str, Any]) -> Case:
+    """Return the case that a row of a result file was measured of: what `words_of` wrote."""
+    return Case(**{field.name: row[field.name] for field in fields(Case)})
 
 
 STEPS = (

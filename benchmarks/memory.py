@@ -1,25 +1,28 @@
 """Measure the memory of training steps and of whole commands, and write it as JSON.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --rows 'sam-vit-b cad*' --attention folded --device cuda
+    python benchmarks/memory.py --rows 'sam-vit-b cad*' --attention eager --device cuda
 
 The result goes to benchmarks/results/memory.json, that of a GPU to memory_gpu.json. Each row is measured in a
 process of its own and written at once; rows that are there already, from the same machine, stay.
+`--attention`, `--plain` and `--no-checkpointing` change how steps are computed, and so their names.
 """
 
 import argparse
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
-from cases import STEPS, Case, modules_of, step_of, words_of
+from cases import STEPS, Case, case_of, modules_of, step_of, words_of
 from processes import in_a_process, output_of
 from record import RESULTS, Record
 from resident import resident_mb
+from techniques import TECHNIQUES
 from torch import Tensor
 
 from samfit.data.drawn import draw_lesions
@@ -35,7 +38,7 @@ DEFINITIONS = {
     "peak": "the most that is allocated in forward and backward, gradients included, minus what is allocated "
     "before (weights and inputs)",
     "adamw_state": "what AdamW adds from the second step on: 8 bytes for each trained parameter",
-    "weights": "parameters and buffers of the model",
+    "weights": "parameters and buffers of the model that are on the device",
     "resident": "the most that a whole process holds at once (VmHWM), Python and libraries included; of a "
     "step: one that builds the model and takes one step with AdamW",
 }
@@ -71,15 +74,21 @@ COMMANDS = (
 )
 
 
-def steps() -> Iterator[Case]:
-    """Yield the steps that are measured if nothing else is asked for."""
-    for case in STEPS:
-        yield case
-        yield replace(case, precision="bf16")
+def steps() -> Iterable[Case]:
+    """Return the steps that are measured if nothing else is asked for."""
+    cases = [one for case in STEPS for one in (case, replace(case, precision="bf16"))]
     for method in ("cad", "decoder"):
-        yield Case("sam-vit-b", method, 1024, batch=4)
-        yield Case("sam-vit-b", method, 1024, classes=8)
-    yield Case("sam-vit-h", "cad", 1024)
+        one = Case("sam-vit-b", method, 1024)
+        cases += [replace(one, batch=4), replace(one, classes=8), replace(one, cached=True)]
+    cases += [Case("sam-vit-h", "cad", 1024)]
+    cases += [case for technique in TECHNIQUES for case in (technique.lean, technique.without)]
+    return dict.fromkeys(cases)
+
+
+def measured(path: Path) -> dict[Case, dict[str, Any]]:
+    """Return the rows of a result file by the steps that they are of; none if there is no file."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    return {case_of(row): row for row in rows if "backbone" in row}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,20 +96,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=["*"], help="names of rows, with * for anything")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--attention", default="auto", choices=["auto", "chunked", "folded", "eager"])
-    parser.add_argument("--plain", action="store_true", help="by plain modules instead, as a comparison")
-    parser.add_argument("--no-checkpointing", action="store_true")
+    parser.add_argument("--attention", choices=["chunked", "folded", "eager"])
+    parser.add_argument("--plain", action="store_const", const=True, help="by plain modules, for comparison")
+    parser.add_argument("--no-checkpointing", dest="checkpointing", action="store_const", const=False)
     parser.add_argument("--resident", action="store_true", help="what a process of one step holds, too")
     parser.add_argument("--result", type=Path)
     given = parser.parse_args(arguments)
     result = given.result or (RESULT if given.device == "cpu" else GPU_RESULT)
     record = Record(result, {"protocol": PROTOCOL, "definitions": DEFINITIONS}, given.device)
-    cases = [
-        replace(case, attention=given.attention, plain=given.plain, checkpointing=not given.no_checkpointing)
-        for case in steps()
-        if _asked(case.name, given.rows)
-    ]
-    for case in cases:
+    changes = {key: getattr(given, key) for key in ("attention", "plain", "checkpointing")}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    asked = [case for case in steps() if _asked(case.name, given.rows)]
+    for case in dict.fromkeys(replace(case, **changes) for case in asked):
         record.keep(case.name, words_of(case) | _figures(case, given.device, given.resident))
         _say(case.name, record)
     if given.device == "cpu":
@@ -145,7 +152,7 @@ def memory_of(case: Case, device: str = "cpu") -> dict[str, float]:
         "live_after_forward_mb": _mb(first.after),
         "peak_mb": _mb(max(first.peak, second.peak)),
         "adamw_state_mb": _mb(8 * sum(parameter.numel() for parameter in step.trained)),
-        "weights_mb": _mb(sum(tensor.nbytes for tensor in own)),
+        "weights_mb": _mb(sum(tensor.nbytes for tensor in own if tensor.device.type != "meta")),
     }
 
 

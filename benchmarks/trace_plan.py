@@ -3,9 +3,9 @@
     python benchmarks/trace_plan.py
 
 The result goes to src/samfit/plan/traced.json: every way to make a step of every method on every backbone,
-on a GPU at the backbone's image size, with one class; and on a CPU the steps that memory.py measures. Takes
-about a quarter of an hour on one core, and is to be run again when a change moves what a step takes
-(tests/plan/test_shipped.py says so).
+on a GPU at the backbone's image size, with one class; and on both devices the steps that memory.py measures
+or has measured. Takes about a quarter of an hour on one core, and is to be run again when a change moves what
+a step takes (tests/plan/test_shipped.py says so).
 """
 
 import argparse
@@ -23,6 +23,7 @@ from samfit.defaults import tables
 from samfit.files import write_text
 from samfit.methods import METHODS
 from samfit.plan import remembered
+from samfit.plan.setup import Device
 from samfit.plan.tables import lines
 from samfit.progress import track
 from samfit.settings import PlanSettings
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--result", type=Path, default=remembered.TRACED)
     given = parser.parse_args(arguments)
     pairs = [(backbone, method) for backbone in given.backbones for method in given.methods]
+    measured: dict[Device, Path] = {"cpu": memory.RESULT, "gpu": memory.GPU_RESULT}
     with (
         TemporaryDirectory() as folder,
         patch.dict("os.environ", SAMFIT_CACHE=folder),
@@ -50,9 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
             for vram in (None, *CARDS):
                 asked = {"backbone": backbone, "method": method, "vram": vram}
                 lines(parse(PlanSettings, asked, tables()))
-        for case in memory.steps():
-            if case.backbone in given.backbones and case.method in given.methods:
-                remembered.training(cases.planned(case, "cpu"))
+        for device, result in measured.items():
+            for case in {**dict.fromkeys(memory.steps()), **memory.measured(result)}:
+                if case.is_of_a_run and (case.backbone, case.method) in pairs:
+                    remembered.training(cases.planned(case, device))
         found = remembered.known()
     rows = json.dumps(remembered.in_words(found)).replace(
         "], ", "],\n"
