@@ -1,6 +1,7 @@
 """Work in chunks: the same numbers in less memory, and frozen MLPs that keep their input alone."""
 
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from memory_support import kept_bytes
 from parity_support import error
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from samfit.backbones import chunks
 from samfit.backbones.chunks import first_only, plus, slices
@@ -100,6 +103,16 @@ def test_a_frozen_mlp_keeps_its_input_alone_and_makes_few_hidden_tokens(monkeypa
     assert kept_bytes(lambda: feed_forward(*both, x), without=[*parameters, x]) == 0
     assert kept_bytes(lambda: feed_forward(*both, x), without=parameters) == 4096 * 16 * 4
     assert peak_bytes(lambda: feed_forward(*both, x).sum().backward()) < hidden / 2
+
+
+def test_behind_a_checkpoint_a_frozen_mlp_is_not_computed_again_for_nothing():
+    both, x = layers(dtype=torch.float32), torch.randn(8, 6, requires_grad=True)
+    operations = []
+    for through in (feed_forward, partial(checkpoint, feed_forward, use_reentrant=False)):
+        with FlopCounterMode(display=False) as counter:
+            through(*both, x).sum().backward()
+        operations.append(counter.get_total_flops())
+    assert operations[0] == operations[1] > 0
 
 
 @pytest.mark.parametrize("trained", [0, 1])
