@@ -230,6 +230,7 @@ def test_a_gpu_has_a_result_file_of_its_own(script, tiny_rows, tmp_path, monkeyp
     assert json.loads((tmp_path / "gpu.json").read_text())["device"] == "a card at cuda"
 
 
+@pytest.mark.slow
 def test_a_command_is_measured_as_a_whole_process_of_its_own():
     asked = memory.Command("version", "--version")
     command = memory.Command(

@@ -146,6 +146,7 @@ def test_processes_that_do_not_start_from_the_same_weights_are_refused(monkeypat
         Loop._require_equal_weights(of_two)
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_scores_of_one_by_every_protocol(data, tmp_path):
     spawn(score_share, (str(data), str(tmp_path)), nprocs=scoring_support.WORLD)
     alone = json.loads(json.dumps(scores_of(data)))

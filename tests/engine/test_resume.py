@@ -89,7 +89,9 @@ def test_the_training_that_is_stopped_does_everything(whole):
     assert events.count("save_checkpoint") == 1 + 4 + 3
 
 
-@pytest.mark.parametrize("number", TEN)
+@pytest.mark.parametrize(
+    "number", [pytest.param(one, marks=[pytest.mark.slow] if one > 2 else []) for one in TEN]
+)
 def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(whole, tmp_path, number):
     method = METHODS[number % 2]
     settings, events = whole(method)

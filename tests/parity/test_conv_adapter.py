@@ -129,5 +129,6 @@ def test_a_mutation_is_caught(name, change):
     assert _mutated(change, name) > 100
 
 
+@pytest.mark.slow
 def test_a_mutation_at_the_published_size_is_caught():
     assert _mutated(_no_high_frequency, "conv_adapter_512") > 10

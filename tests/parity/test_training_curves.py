@@ -105,6 +105,7 @@ def test_training_without_the_high_frequency_image_is_caught(golden, monkeypatch
     assert (losses - tensors["default.loss_bce_iou_total"][:3]).abs().max() > 50 * 5e-6
 
 
+@pytest.mark.slow
 def test_another_learning_rate_is_caught(golden):
     method, tensors, _ = golden
     losses, *_ = train(method, tensors, weight_decay=0.01, learning_rate=2.02e-4)

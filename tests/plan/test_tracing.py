@@ -19,10 +19,11 @@ from samfit.step import prediction_step, training_step
 from samfit.testing import Case, small_backbone
 from samfit.testing.held import peak_bytes
 
+WAYS = (("bf16", True), ("32", False), ("32", True))
 CASES = [
-    (method, precision, checkpointing)
+    pytest.param(method, *way, marks=[pytest.mark.slow] if way != WAYS[0] and method != "cad" else [])
     for method in METHODS
-    for precision, checkpointing in (("32", False), ("32", True), ("bf16", True))
+    for way in WAYS
 ]
 
 
@@ -105,6 +106,7 @@ def test_checkpointing_keeps_less_and_bfloat16_stores_less():
     assert trace_training(setup("medical-adapter", "bf16")).weights < plain.weights
 
 
+@pytest.mark.slow
 def test_following_the_first_chunks_alone_sees_the_peak(monkeypatch: pytest.MonkeyPatch):
     larger = replace(setup("cad", cached=True), image_size=512, loss_size=256)
     few = trace_training(larger)
