@@ -91,6 +91,10 @@ def test_the_loss_size_follows_the_image_size():
             "--cache memory: --augment affine shows an image differently each time, so that no embedding is "
             "used twice; leave it out",
         ),
+        (
+            {"cache_half": True, "precision": "bf16"},
+            "--cache-half: with --precision bf16 embeddings have half the size already; leave it out",
+        ),
         ({"rank": 8}, "--rank 8: an option of --method lora; cad has no options"),
         ({"method": "full", "dora": True}, "--dora: an option of --method lora; full takes --late-blocks"),
         ({"method": "sam-adapter", "targets": "q,v"}, "--targets q,v: an option of --method lora; sam-adap"),

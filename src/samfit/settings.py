@@ -236,6 +236,9 @@ class TrainSettings(DataSettings, PromptSettings, LoraOptions):
         "as it is",
         "Machine",
     )
+    cache_half: bool = setting(
+        False, "keep embeddings in float16: half the space, rounded to three digits", "Machine"
+    )
     cache_limit: ByteSize = setting(
         "50GiB", "what embeddings on disk may take, those of other runs included", "Machine"
     )

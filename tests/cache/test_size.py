@@ -27,14 +27,20 @@ def test_an_embedding_takes_what_is_said_before_it_is_made(family, precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "augment", "epochs", "images"),
-    [("32", "none", 20, 110), ("32", "flips", 20, 810), ("32", "flips", 3, 310), ("bf16", "flips", 3, 155)],
+    ("numbers", "augment", "epochs", "images"),
+    [
+        ("32", "none", 20, 110),
+        ("32", "flips", 20, 810),
+        ("32", "flips", 3, 310),
+        ("bf16", "flips", 3, 155),
+        ("16", "none", 3, 55),
+    ],
 )
-def test_a_run_takes_one_embedding_for_each_view_of_a_training_image(precision, augment, epochs, images):
+def test_a_run_takes_one_embedding_for_each_view_of_a_training_image(numbers, augment, epochs, images):
     found = cache_bytes(
         BACKBONES["sam-vit-b"],
         image_size=1024,
-        precision=precision,
+        numbers=numbers,
         augment=augment,
         epochs=epochs,
         training=100,

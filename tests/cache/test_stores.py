@@ -29,7 +29,7 @@ OTHERS = {
     "backbone": replace(KEY, backbone="sam-vit-b"),
     "variant": replace(KEY, variant="medical-sam-adapter"),
     "base weights": replace(KEY, base_sha256="another"),
-    "precision": replace(KEY, precision="bf16"),
+    "numbers": replace(KEY, numbers="bf16"),
     "preprocessing": replace(KEY, preprocessing=PREPROCESSING + 1),
 }
 SHOWN = Shown(Path("image.png"), UNMOVED)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from cli_support import refuse
 from engine_support import Killed, assert_same_run, interrupted, kill, metrics_of, run_samfit, tiny_settings
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from samfit import processes
@@ -185,6 +186,20 @@ def test_the_curve_in_half_precision_is_within_a_hundredth_of_the_one_without(se
         assert losses == pytest.approx(expected[0], rel=1e-2)
         assert scores == pytest.approx(expected[1], abs=1e-2)
     assert cache_of(run)["bytes"] == 64 * 8 * 8 * 2 * cache_of(run)["embeddings"]
+
+
+@pytest.mark.parametrize(("method", "place"), [("cad", "memory"), ("decoder", "disk")])
+def test_the_curve_with_embeddings_in_float16_is_within_a_hundredth_of_the_one_without(
+    settings, uncached, folder, method, place
+):
+    run = train(settings(method=method, cache=place, cache_half=True))
+    (losses, scores), expected = curve_of(run), curve_of(uncached(method))
+    assert losses != expected[0]
+    assert losses == pytest.approx(expected[0], rel=1e-2)
+    assert scores == pytest.approx(expected[1], abs=1e-2)
+    assert cache_of(run)["bytes"] == 64 * 8 * 8 * 2 * cache_of(run)["embeddings"]
+    kept = [tensor for path in files_in(folder) for tensor in load_file(path).values()]
+    assert {tensor.dtype for tensor in kept} == ({torch.float16} if place == "disk" else set())
 
 
 def curve_of(run: Path) -> tuple[list[float], list[float]]:
@@ -406,7 +421,7 @@ def test_a_run_asks_for_what_its_steps_will_show(settings):
     limit = cache_bytes(
         load_backbone("sam-tiny", weights="random").card,
         image_size=64,
-        precision="32",
+        numbers="32",
         augment="flips",
         epochs=9,
         training=len(training),

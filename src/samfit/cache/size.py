@@ -4,13 +4,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from samfit.backbones.card import BackboneCard
 from samfit.backbones.download import cache_folder
-from samfit.settings import Augmentation, Precision
+from samfit.settings import Augmentation, TrainSettings
 
-_BYTES: dict[Precision, int] = {"32": 4, "bf16": 2}
-"""Of one number as the encoder gives it; it is kept as it is."""
+Numbers = Literal["32", "bf16", "16"]
+"""Type of the numbers that are kept: float32, bfloat16 or float16."""
+_BYTES: dict[Numbers, int] = {"32": 4, "bf16": 2, "16": 2}
 _VIEWS: dict[Augmentation, int] = {"none": 1, "flips": 8}
 """In how many ways an augmentation shows an image; `affine` shows it differently each time."""
 
@@ -20,16 +22,21 @@ def embeddings_folder() -> Path:
     return cache_folder() / "embeddings"
 
 
-def embedding_bytes(card: BackboneCard, image_size: int, precision: Precision) -> int:
+def numbers_of(settings: TrainSettings) -> Numbers:
+    """Return what embeddings are kept in: as the encoder gives them, unless `cache_half`."""
+    return "16" if settings.cache_half else settings.precision
+
+
+def embedding_bytes(card: BackboneCard, image_size: int, numbers: Numbers) -> int:
     """Return the bytes of the embedding of one image in one view."""
-    return (image_size // card.patch) ** 2 * card.embedding_width * _BYTES[precision]
+    return (image_size // card.patch) ** 2 * card.embedding_width * _BYTES[numbers]
 
 
 def cache_bytes(
     card: BackboneCard,
     *,
     image_size: int,
-    precision: Precision,
+    numbers: Numbers,
     augment: Augmentation,
     epochs: int,
     training: int,
@@ -41,7 +48,7 @@ def cache_bytes(
     What a run takes in truth is a little less where a view is drawn twice. `augment` is not `affine`.
     """
     images = training * min(_VIEWS[augment], epochs) + validation
-    return images * embedding_bytes(card, image_size, precision)
+    return images * embedding_bytes(card, image_size, numbers)
 
 
 def free_memory() -> int:

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from samfit.cache.size import Numbers
 from samfit.data.shown import Shown
 from samfit.data.transforms import View
 from samfit.files import atomic_path
 from samfit.frame import Frame
-from samfit.settings import Precision
 
 PREPROCESSING = 1
 """To be raised with every change of how a file becomes a model frame, or a frame an embedding: what older
@@ -43,7 +43,7 @@ class Key:
     backbone: str
     variant: str | None
     base_sha256: str
-    precision: Precision
+    numbers: Numbers
     preprocessing: int = PREPROCESSING
 
     @property
@@ -53,7 +53,7 @@ class Key:
 
 
 class Store(ABC):
-    """Keeps embeddings (1, E, g, g) on the CPU, with the type that the encoder gave them."""
+    """Keeps embeddings (1, E, g, g) on the CPU, each with its type."""
 
     @abstractmethod
     def holds(self, shown: Shown) -> bool:

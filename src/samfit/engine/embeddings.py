@@ -18,7 +18,14 @@ from torch.utils.data import DataLoader
 
 from samfit import processes
 from samfit.backbones.base import Backbone
-from samfit.cache.size import embedding_bytes, embeddings_folder, free_disk, free_memory, held_bytes
+from samfit.cache.size import (
+    embedding_bytes,
+    embeddings_folder,
+    free_disk,
+    free_memory,
+    held_bytes,
+    numbers_of,
+)
 from samfit.cache.stores import InMemory, Key, OnDisk, Store
 from samfit.data.order import StepOrder
 from samfit.data.shown import Frames, Shown, view_of
@@ -85,7 +92,7 @@ def on_disk(settings: TrainSettings, backbone: Backbone, hashes: Mapping[Path, s
         backbone=backbone.card.name,
         variant=backbone.variant,
         base_sha256=backbone.weights_hash,
-        precision=settings.precision,
+        numbers=numbers_of(settings),
     )
     return OnDisk(
         embeddings_folder(),
@@ -100,7 +107,7 @@ def choose(settings: TrainSettings, backbone: Backbone, asked: Sequence[Shown], 
     else none. Raises `SettingError` if the place that was asked for has no room, `StorageError` if the cache
     folder cannot be made.
     """
-    one = embedding_bytes(backbone.card, backbone.frame.size, settings.precision)
+    one = embedding_bytes(backbone.card, backbone.frame.size, numbers_of(settings))
     size = one * len(asked)
     what = f"the embeddings of this run ({len(asked)} of {_size(one)}, {_size(size)} in all)"
     needed, memory = size * settings.devices, free_memory()  # each process keeps all of them
@@ -145,6 +152,7 @@ class Embeddings:
         self._frames = Frames(model.backbone.frame, settings.page)
         self._workers = settings.workers
         self._autocast = autocast(settings.precision, fabric.device)
+        self._half = settings.cache_half
         self._pass = OneByOne()
         # Memory is each process's own, and all of it is needed there; a disk is that of a machine.
         self._apart = isinstance(store, InMemory)
@@ -161,7 +169,7 @@ class Embeddings:
             with self._encoder_on(self.fabric.device):
                 embedding = self._encode(self._frames[shown])
             self.store.put(shown, embedding)
-        return embedding
+        return embedding.float() if self._half else embedding
 
     def fill(self, asked: Sequence[Shown], after_each: Callable[[], None]) -> None:
         """Encode what is asked for and missing, shared out over all processes, which must all call this.
@@ -191,8 +199,10 @@ class Embeddings:
 
     @torch.no_grad()
     def _encode(self, frame: Tensor) -> Tensor:
+        """Return the embedding of a model frame as it is kept."""
         with self._autocast:
-            return self._pass(lambda: self.model.encode(frame.to(self.fabric.device)).cpu().contiguous())
+            given = self._pass(lambda: self.model.encode(frame.to(self.fabric.device)).cpu().contiguous())
+        return given.half() if self._half else given
 
     @contextmanager
     def without_encoder(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import torch
 
 from samfit import processes
 from samfit.backbones import BACKBONES, card_of
-from samfit.cache.size import cache_bytes, embeddings_folder, free_disk, held_bytes
+from samfit.cache.size import cache_bytes, embeddings_folder, free_disk, held_bytes, numbers_of
 from samfit.declare import typed
 from samfit.defaults import why_not_cached
 from samfit.engine.devices import free_bytes
@@ -127,7 +127,7 @@ def _has_room(settings: TrainSettings, training: int, validation: int) -> bool:
     needed = cache_bytes(
         card_of(settings.backbone, settings.variant),
         image_size=resolved(settings.image_size),
-        precision=settings.precision,
+        numbers=numbers_of(settings),
         augment=settings.augment,
         epochs=resolved(settings.epochs),
         training=training,
