@@ -35,12 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Score both weights on all that is given, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", required=True, type=Path, help="its --output")
-    parser.add_argument("--set", nargs="+", action="append", default=[], dest="sets", metavar="WORD")
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--result", type=Path, default=RESULT)
-    given = parser.parse_args(arguments)
-    if any(len(words) not in (3, 4) for words in given.sets):
-        parser.error("--set takes NAME LAYOUT DIR, and CLASS=VALUE,... where classes share one mask")
+    given = parse_with_sets(parser, arguments)
     backbones = {
         "trained": load_backbone("sam-tiny", weights=given.run / WEIGHTS),
         "random": load_backbone("sam-tiny", weights="random"),
@@ -49,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     sets = {}
     for name, layout, folder, *classes in given.sets:
         scores = {
-            weights: data_scores(backbone, Path(folder), layout, _values(classes))
+            weights: data_scores(backbone, Path(folder), layout, values_of(classes))
             for weights, backbone in backbones.items()
         }
         sets[name] = _compared(scores)
@@ -67,7 +64,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
 
-def _values(words: list[str]) -> dict[str, int]:
+def parse_with_sets(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Return the arguments, with `sets` from any number of `--set NAME LAYOUT DIR [CLASS=VALUE,...]`."""
+    parser.add_argument("--set", nargs="+", action="append", default=[], dest="sets", metavar="WORD")
+    given = parser.parse_args(arguments)
+    if any(len(words) not in (3, 4) for words in given.sets):
+        parser.error("--set takes NAME LAYOUT DIR, and CLASS=VALUE,... where classes share one mask")
+    return given
+
+
+def values_of(words: list[str]) -> dict[str, int]:
     """Return class to grey value of `CLASS=VALUE,...`, if that is given."""
     pairs = [pair.split("=") for word in words for pair in word.split(",")]
     return {name: int(value) for name, value in pairs}

@@ -321,8 +321,30 @@ def test_as_many_runs_at_the_same_time_as_there_are_devices_or_as_are_asked_for(
 def test_packages_of_the_report_and_of_the_u_net_are_asked_for_before_anything_is_done(
     tmp_path, monkeypatch, package
 ):
+    settings = recipe_at(tmp_path, tmp_path / "nowhere")
     monkeypatch.setattr(comparing, "find_spec", lambda name: None if name == package else name)
     said = rf"not installed: {package}; pip install 'samfit\[report,metrics\]'"
     with pytest.raises(SettingError, match=said):
-        compare(CompareSettings(recipe=tmp_path / "none.yaml", output=tmp_path / "report"))
-    assert list(tmp_path.iterdir()) == []
+        compare(settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "kinds"), [("[u-net, mean-mask]", ["mean-mask", "u-net"]), ("[mean-mask]", ["mean-mask"])]
+)
+def test_a_recipe_says_what_stands_beside_its_runs_and_the_u_net_alone_needs_monai(
+    tmp_path, tmp_path_factory, monkeypatch, beside, kinds
+):
+    settings = recipe_at(
+        tmp_path, drawn_data(tmp_path_factory), ("seeds: [0]", f"seeds: [0]\nbeside: {beside}")
+    )
+    if "u-net" not in kinds:
+        monkeypatch.setattr(comparing, "find_spec", lambda name: None if name == "monai" else name)
+    asked: list[Job] = []
+
+    def noting(jobs: Sequence[Job]) -> Iterator[Ended]:
+        asked.extend(jobs)
+        return (Ended(job, "not done") for job in jobs)
+
+    compare(settings, noting)
+    assert [job.kind for job in asked] == ["run", "run", *kinds]

@@ -97,6 +97,12 @@ def test_all_faults_are_said_at_once_with_the_nearest_names(faults):
     assert "method cad: " in text
 
 
+@pytest.mark.parametrize("beside", ["u-net", "[unet]", "[[u-net]]"])
+def test_what_may_stand_beside_the_runs_is_said(faults, beside):
+    (fault,) = faults(RIGHT + f"beside: {beside}\n")
+    assert fault.endswith(": expected a list with any of mean-mask, u-net, or [] for neither")
+
+
 def test_a_wrong_value_of_a_list_is_said_once_with_the_key_of_the_list_known(faults):
     (fault,) = faults(RIGHT.replace("decoder", "decodr"))
     assert fault.startswith("methods decodr: unknown method 'decodr'; did you mean 'decoder'?")

@@ -27,8 +27,9 @@ from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("matplotlib", "jinja2", "monai")
-"""What the report is drawn with, and whose U-Net stands beside the runs."""
+_PACKAGES = ("matplotlib", "jinja2")
+"""What the report is drawn with."""
+_OF_UNET = "monai"
 
 
 def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str, Any]:
@@ -39,11 +40,11 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
     `DataError` for data that cannot be used, and `Interrupted` after Ctrl-C or SIGTERM: then everything
     that was finished is kept.
     """
-    _require_packages()
     _require_engine(settings)
     require_folder(settings.output)
     output = settings.output.absolute()
     recipe = read_recipe(settings.recipe, output / "runs", settings.data)
+    _require_packages(recipe)
     protocols_of(recipe.evaluation_of(output))
     found = _find(recipe)
     evaluation = recipe.evaluation_of(output).model_copy(update={"data": recipe.cells[0].settings.data})
@@ -65,8 +66,9 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
     return results
 
 
-def _require_packages() -> None:
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
+def _require_packages(recipe: Recipe) -> None:
+    needed = (*_PACKAGES, _OF_UNET) if "u-net" in recipe.beside else _PACKAGES
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         said = f"compare: not installed: {', '.join(missing)}"
         raise SettingError(f"{said}; pip install 'samfit[report,metrics]'")
@@ -92,7 +94,10 @@ def _jobs(recipe: Recipe, data: Sequence[Sample]) -> list[Job]:
         return Job(name, kind, folder, train.model_copy(update={"output": folder}), evaluate, content, named)
 
     jobs = [job(cell.name, "run", cell.settings) for cell in recipe.cells]
-    jobs.append(job("mean-mask", "mean-mask", first))
+    if "mean-mask" in recipe.beside:
+        jobs.append(job("mean-mask", "mean-mask", first))
+    if "u-net" not in recipe.beside:
+        return jobs
     for seed in dict.fromkeys(cell.settings.seed for cell in recipe.cells):
         cells = [cell.settings for cell in recipe.cells if cell.settings.seed == seed]
         longest = max(cells, key=lambda one: budget(one, len(training)))

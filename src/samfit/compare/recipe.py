@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from samfit.compare.jobs import Kind
 from samfit.config import check, read_config
 from samfit.declare import written
 from samfit.defaults import as_in_run, resolve, tables
@@ -31,8 +32,11 @@ _NOT_HERE: Mapping[str, str] = MappingProxyType(
 """Settings of `train` and `evaluate` that a recipe cannot have, and why."""
 _OF_EVALUATION = ("protocol", "surface", "spacing", "tolerance", "overlays")
 _OF_BOTH = ("accelerator", "attention")
+BESIDE: tuple[Kind, ...] = ("mean-mask", "u-net")
+"""What may stand beside the runs, and does unless the recipe's `beside` says otherwise."""
 KEYS = (
     "about",
+    "beside",
     *PLURALS,
     *(field for field in TrainSettings.model_fields if field not in _NOT_HERE),
     *_OF_EVALUATION,
@@ -60,6 +64,8 @@ class Recipe:
     """The first has the first of each list; seeds change fastest, then methods."""
     evaluation: dict[str, Any]
     """What the file says of the evaluation, by field."""
+    beside: tuple[Kind, ...]
+    """What is scored beside the runs."""
 
     def evaluation_of(self, run: Path) -> EvaluateSettings:
         """Return how a run is scored."""
@@ -95,6 +101,9 @@ def read_recipe(path: Path, runs: Path, data: Path | None = None) -> Recipe:
         about, wrong_about = check_about(known.pop("about"))
     for reason in wrong_about:
         blame("about", None, reason)
+    beside = known.pop("beside", list(BESIDE))
+    if not isinstance(beside, list) or not all(name in BESIDE for name in beside):
+        blame("beside", beside, f"expected a list with any of {', '.join(BESIDE)}, or [] for neither")
     lists = {}
     for key, single in PLURALS.items():
         value = known.pop(key, None)
@@ -147,7 +156,8 @@ def read_recipe(path: Path, runs: Path, data: Path | None = None) -> Recipe:
         cells.append(Cell(name, settings))
     if faults:
         raise SettingError(faults.values())
-    return Recipe(values | ({} if about is None else {"about": asdict(about)}), tuple(cells), evaluation)
+    values |= {} if about is None else {"about": asdict(about)}
+    return Recipe(values, tuple(cells), evaluation, tuple(name for name in BESIDE if name in beside))
 
 
 def _file_of(recipe: Path) -> Path:
