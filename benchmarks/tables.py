@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lean_tables
+import tiny_tables
 from rows import table
 
 from samfit.methods import METHODS
@@ -78,46 +79,6 @@ def _spread(runs: Sequence[Any], value: Callable[[Any], float]) -> str:
     return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
 
 
-def tiny_training_table(results: Path) -> str:
-    """Return what the weights of sam-tiny cost."""
-    training = _tiny(results)["training"]
-    plan = training["plan"]
-    lines = [
-        ["steps", f"{training['steps']:,} of {plan['steps']:,}"],
-        ["scenes", f"{training['scenes']:,}, {plan['images']} a step"],
-        ["prompts", f"{training['prompts']:,}, {plan['prompts']} a scene"],
-        ["learning rate", f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:g})"],
-        ["seed", str(plan["seed"])],
-        ["time", f"{training['cpu_hours']:.1f} hours of one core; no GPU"],
-        ["processor", training["processor"]],
-        ["versions", ", ".join(f"{name} {version}" for name, version in training["versions"].items())],
-    ]
-    return table(["what", "how much"], lines)
-
-
-def tiny_protocol(results: Path) -> str:
-    """Return in words how the weights of sam-tiny were scored."""
-    scores = _tiny(results)
-    return f"{scores['protocol']}. In brackets the same with random weights."
-
-
-def tiny_scenes_table(results: Path) -> str:
-    """Return the Dice of sam-tiny on held-out scenes, by kind of mask."""
-    by_kind = _tiny(results)["held_out"]["by_kind"]
-    lines = [[kind, *_answers(answers)] for kind, answers in by_kind.items()]
-    return table(["masks of", "masks", *_TINY_ANSWERS.values()], lines)
-
-
-def tiny_sets_table(results: Path) -> str:
-    """Return the Dice of sam-tiny on each class of each data set."""
-    lines = [
-        [name, label, *_answers(answers)]
-        for name, by_class in _tiny(results)["sets"].items()
-        for label, answers in by_class.items()
-    ]
-    return table(["data set", "class", "masks", *_TINY_ANSWERS.values()], lines)
-
-
 def recipes_table(_: Path) -> str:
     """Return what each recipe runs and needs."""
     lines = []
@@ -174,34 +135,15 @@ def recipe_departures_table(_: Path) -> str:
     )
 
 
-_TINY_ANSWERS = {"box": "box", "click": "click", "click_single": "click, single answer"}
-
-
-def _tiny(results: Path) -> dict[str, Any]:
-    return json.loads((results / "sam_tiny.json").read_text(encoding="utf-8"))
-
-
-def _answers(answers: Mapping[str, Any]) -> list[str]:
-    """Return the number of masks and, for each answer, its Dice with the one of random weights."""
-    cells = [
-        f"{answers[name]['trained']:.3f} [{answers[name]['random']:.3f}]" if name in answers else "–"
-        for name in _TINY_ANSWERS
-    ]
-    return [str(answers["box"]["masks"]), *cells]
-
-
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "methods": methods_table,
     **lean_tables.TABLES,
+    **tiny_tables.TABLES,
     "recipes": recipes_table,
     "recipe-data": recipe_data_table,
     "recipe-settings": recipe_settings_table,
     "recipe-figures": published_tables,
     "recipe-departures": recipe_departures_table,
-    "sam-tiny-training": tiny_training_table,
-    "sam-tiny-protocol": tiny_protocol,
-    "sam-tiny-scenes": tiny_scenes_table,
-    "sam-tiny-sets": tiny_sets_table,
 }
 """Name in the mark `<!-- table: name -->` to what makes the table."""
 

@@ -46,7 +46,7 @@ GOLDEN_CARD = BackboneCard(
     upsampling="bilinear",
     negative_clicks=True,
     prompt_slots=None,
-    weights=None,
+    weights=BACKBONES["sam-tiny"].weights,
 )
 
 

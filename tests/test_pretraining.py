@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from support import ROOT
 
 from samfit.backbones import load_backbone
@@ -19,6 +20,7 @@ from samfit.types import BOTTOM_RIGHT, NOTHING, POSITIVE, TOP_LEFT
 sys.path.insert(0, str(ROOT / "training"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import adapt_sam_tiny
 import canvas
 import evaluate_sam_tiny
 import objective
@@ -297,8 +299,12 @@ def test_the_scores_say_what_is_measured_beside_random_weights(result):
         assert answer["masks"] == 3
         assert 0 <= answer["trained"] <= 1
         assert answer["trained"] != answer["random"]
-    whole = scores["held_out"]["by_kind"]["whole"]
-    assert whole.keys() == set(scoring.ANSWERS)
+    held_out = scores["held_out"]
+    assert held_out["by_kind"]["whole"].keys() == set(scoring.ANSWERS)
+    masks = held_out["all"]["box"]["masks"]
+    for grouping in ("by_kind", "by_family"):
+        assert sum(answers["box"]["masks"] for answers in held_out[grouping].values()) == masks
+    assert held_out["by_family"].keys() <= scenes.FAMILIES.keys()
 
 
 def test_the_model_card_shows_the_scores_with_those_of_random_weights(result, tmp_path):
@@ -306,11 +312,23 @@ def test_the_model_card_shows_the_scores_with_those_of_random_weights(result, tm
     scores["sets"]["lesions"]["lesion"]["box"] |= {"trained": 0.8125, "random": 0.25}
     (tmp_path / "sam_tiny.json").write_text(json.dumps(scores))
     card = (ROOT / "training" / "MODEL_CARD.md").read_text()
-    assert card.count("<!-- table: ") == 4
-    shown = tables.render(card, tmp_path)
+    assert card.count("<!-- table: ") == 7
+    shown = tables.render(card.partition("## What adaptation")[0], tmp_path)
     assert "| lesions | lesion | 3 | 0.812 [0.250] |" in shown
     assert scores["protocol"] in shown
     assert "no GPU" in shown
+
+
+def test_the_weights_that_ship_are_those_that_were_scored():
+    scored = json.loads((ROOT / "benchmarks/results/sam_tiny.json").read_text())
+    assert load_backbone("sam-tiny").weights_hash == scored["weights_hash"]
+
+
+def test_the_weights_that_ship_answer_boxes_and_clicks_on_lesions_that_samfit_draws(tmp_path):
+    draw_lesions(tmp_path, training=12, test=1, size=(96, 72))
+    found = scoring.means(scoring.data_scores(load_backbone("sam-tiny"), tmp_path, "isic2016").values())
+    assert found["box"] > 0.85
+    assert found["click"] > 0.7
 
 
 def test_a_click_is_scored_by_the_candidate_that_the_model_holds_for_best(backbone, monkeypatch):
@@ -325,4 +343,80 @@ def test_a_click_is_scored_by_the_candidate_that_the_model_holds_for_best(backbo
     monkeypatch.setattr(type(backbone.frame), "to_original", lambda _, logits, geometry: logits)
     scores = next(scoring.masks_scores(backbone, scene.image, masks[:1], "scene"))
     everything = 2 * masks[0].sum() / (masks[0].sum() + masks[0].size)
-    assert scores == {"box": 1.0, "click": pytest.approx(everything), "click_single": 1.0}
+    assert scores == {
+        "box": 1.0,
+        "click": pytest.approx(everything),
+        "click_single": 1.0,
+        "middle": pytest.approx(everything),
+    }
+
+
+# What adaptation makes of it
+
+
+def of_start(random: bool) -> dict:
+    """What a comparison finds on eight images: Dice rises with the seed, and is more from trained weights."""
+    runs, rows = [], []
+    for method in adapt_sam_tiny.METHODS:
+        names = [f"{method}-{seed}" for seed in adapt_sam_tiny.SEEDS]
+        rows.append({"name": method, "method": method, "runs": names, "errors": []})
+        for seed, name in enumerate(names):
+            images = {f"image {n}": 0.1 * n + 0.01 * seed + 0.2 * (not random) for n in range(8)}
+            runs.append({"name": name, "per_image": {"adapted": images}})
+    return {"images": 8, "rows": [{"name": "base", "method": None}, *rows], "runs": runs}
+
+
+@pytest.fixture
+def adapted(tmp_path, monkeypatch):
+    """Run the script with comparisons that train nothing; return recipes by folder, and the result file."""
+    recipes = {}
+
+    def compare(settings):
+        recipes[settings.output.name] = yaml.safe_load(settings.recipe.read_text())
+        return of_start(recipes[settings.output.name]["weights"] == "random")
+
+    monkeypatch.setattr(adapt_sam_tiny, "compare", compare)
+    result = tmp_path / "sam_tiny_adapted.json"
+    words = ["--weights", "file", "--output", str(tmp_path / "out"), "--result", str(result)]
+    sets = ["--set", "plain", "isic2016", "there", "--set", "two", "folder", "here", "a=1,b=2"]
+    adapt_sam_tiny.main([*words, *sets])
+    return recipes, result
+
+
+def test_both_starts_differ_in_their_weights_alone(adapted):
+    recipes, _ = adapted
+    assert list(recipes) == ["plain-random", "two-random", "plain-trained", "two-trained"]
+    for name in ("plain", "two"):
+        random, trained = recipes[f"{name}-random"], recipes[f"{name}-trained"]
+        assert (random.pop("weights"), trained.pop("weights")) == ("random", "file")
+        assert random == trained
+    assert recipes["two-random"]["mask_values"] == {"a": 1, "b": 2}
+
+
+def test_the_starts_are_compared_by_image_over_the_seeds(adapted, tmp_path):
+    _, result = adapted
+    found = json.loads(result.read_text())["sets"]["plain"]["cad"]
+    assert found["random"] == {"mean": pytest.approx(0.36), "deviation": pytest.approx(0.01), "seeds": 3}
+    assert found["difference"]["mean"] == pytest.approx(0.2)
+    assert found["difference"]["verdict"] == "better"
+    shown = tables.render("<!-- table: sam-tiny-adapted --><!-- end -->", tmp_path)
+    assert (
+        "| plain | 8 | `cad` | 0.560 ± 0.010 | 0.360 ± 0.010 | +0.200 (+0.200 to +0.200) | better |" in shown
+    )
+
+
+def test_a_training_that_has_failed_is_not_left_out_silently():
+    of_starts = {start: of_start(start == "random") for start in ("random", "trained")}
+    of_starts["random"]["rows"][1]["errors"] = ["decoder-0: memory ran out"]
+    with pytest.raises(ValueError, match="decoder has failed: decoder-0: memory ran out"):
+        adapt_sam_tiny.compared(of_starts)
+
+
+def test_the_middle_of_a_mask_is_the_pixel_farthest_from_its_border_and_the_images():
+    mask = np.zeros((30, 40), np.float32)
+    mask[5:8, 2:30] = 1
+    mask[:, 33:] = 1  # seven wide, and cut off by the image on three sides
+    middle = scoring._middle(mask)
+    ((row, column),) = np.argwhere(middle)
+    assert column == 36
+    assert 3 <= row <= 26

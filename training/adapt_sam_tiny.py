@@ -27,13 +27,13 @@ from samfit.runs import versions
 from samfit.settings import CompareSettings
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "sam_tiny_adapted.json"
-METHODS, SEEDS, EPOCHS = ("decoder", "cad"), (0, 1, 2), 10
+METHODS, SEEDS = ("decoder", "cad"), (0, 1, 2)
 PROTOCOL = (
-    f"sam-tiny trained for {EPOCHS} epochs from each start, else by the defaults of method and backbone "
-    f"(prompt: the whole image); the epoch with the best Dice on the validation images (15 % of the training "
-    f"images, by seed) is scored once on the test images; Dice, mean over classes and images and over "
-    f"{len(SEEDS)} seeds with the deviation over seeds; the difference is paired by image, of each image's "
-    "mean over seeds, with its 95 % interval"
+    "sam-tiny trained for {epochs} epochs from each start, else by the defaults of method and backbone "
+    "(prompt: the whole image); the epoch with the best Dice on the validation images (15 % of the training "
+    "images, by seed) is scored once on the test images; Dice, mean over classes and images and over {seeds} "
+    "seeds with the deviation over seeds; the difference is paired by image, of each image's mean over "
+    "seeds, with its 95 % interval"
 )
 
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder of the comparisons")
     parser.add_argument("--starts", nargs="+", choices=("random", "trained"), default=["random", "trained"])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="fewer, to try this script out")
+    parser.add_argument("--epochs", type=int, default=10, help="of each training  [default: 10]")
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parse_with_sets(parser, arguments)
     sets: dict[str, Any] = {}
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_json(
         given.result,
         {
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOL.format(epochs=given.epochs, seeds=len(SEEDS)),
             "epochs": given.epochs,
             "versions": versions(),
             "processor": platform.processor() or platform.machine(),

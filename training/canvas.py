@@ -42,6 +42,8 @@ class Scene:
     """For each mask the mask that it is a part of, or -1. A part lies inside its whole."""
     groups: tuple[bool, ...]
     """For each mask whether it is several objects of a kind: to be asked for with a box, not with a click."""
+    family: str = ""
+    """What kind of scene it is: a name of `scenes.FAMILIES`."""
 
 
 class Canvas:

@@ -11,13 +11,13 @@ from it.
 import argparse
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pretrain_sam_tiny import COST, WEIGHTS
-from scoring import HELD_OUT, Scores, data_scores, scene_scores
+from scoring import HELD_OUT, Scores, data_scores, pooled, scene_scores
 
 from samfit.backbones import load_backbone
 from samfit.files import write_json
@@ -27,7 +27,8 @@ RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "sam_tiny.json"
 PROTOCOL = (
     "Dice without any adaptation, at the size of each image, one prompt a mask, the mean over masks; box: "
     "the single answer to the exact box; click: a random pixel of the mask, the candidate with the highest "
-    "estimated IoU; click_single: the single answer to the same click"
+    "estimated IoU; click_single: the single answer to the same click; middle: a click on the pixel farthest "
+    "from the border of the mask, as SAM was scored, the candidate with the highest estimated IoU"
 )
 
 
@@ -58,7 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
             "weights_hash": backbones["trained"].weights_hash,
             "versions": versions(),
             "processor": platform.processor() or platform.machine(),
-            "held_out": {"seed": HELD_OUT, "scenes": given.scenes, "by_kind": _compared(scenes)},
+            "held_out": {"seed": HELD_OUT, "scenes": given.scenes}
+            | {
+                "by_kind": _compared(_grouped(scenes, lambda family, kind: kind)),
+                "by_family": _compared(_grouped(scenes, lambda family, kind: family)),
+                "all": _compared(_grouped(scenes, lambda family, kind: "all"))["all"],
+            },
             "sets": sets,
         },
     )
@@ -77,6 +83,19 @@ def values_of(words: list[str]) -> dict[str, int]:
     """Return class to grey value of `CLASS=VALUE,...`, if that is given."""
     pairs = [pair.split("=") for word in words for pair in word.split(",")]
     return {name: int(value) for name, value in pairs}
+
+
+def _grouped(
+    scores: Mapping[str, Mapping[tuple[str, str], Scores]], name_of: Callable[[str, str], str]
+) -> dict[str, dict[str, Scores]]:
+    """Return the scores on scenes of all weights, pooled under the name of their family and kind."""
+    result: dict[str, dict[str, Scores]] = {}
+    for weights, of_scenes in scores.items():
+        members: dict[str, list[Scores]] = {}
+        for group, found in of_scenes.items():
+            members.setdefault(name_of(*group), []).append(found)
+        result[weights] = {name: pooled(several) for name, several in members.items()}
+    return result
 
 
 def _compared(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:

@@ -21,12 +21,13 @@ def draw_scene(seed: int, number: int) -> Scene:
     rng = np.random.default_rng([seed, number])
     while True:
         canvas = Canvas(rng, *_shape(rng))
-        families = list(FAMILIES.values())
-        families[rng.choice(len(families), p=[family.share for family in families])].draw(canvas)
+        shares = [family.share for family in FAMILIES.values()]
+        name = list(FAMILIES)[rng.choice(len(FAMILIES), p=shares)]
+        FAMILIES[name].draw(canvas)
         light(canvas)
         scene = canvas.scene()
         if scene is not None:
-            return replace(scene, image=developed(rng, scene.image))
+            return replace(scene, image=developed(rng, scene.image), family=name)
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,21 +18,22 @@ from samfit.metrics.counts import count, dice
 
 HELD_OUT = 20_230_405
 """Seed of the scenes that models are scored on; no run may train on it."""
-ANSWERS = ("box", "click", "click_single")
+ANSWERS = ("box", "click", "click_single", "middle")
 """What is scored: the single answer to the exact box of a mask; to one click, a random pixel of it, the
-candidate with the highest estimate (SAM's usual choice), and the single answer."""
+candidate with the highest estimate (SAM's usual choice), and the single answer; that candidate for a click on
+the pixel that is farthest from the mask's border, which is how SAM was scored (arXiv 2304.02643, 7.1)."""
 
 Scores = dict[str, list[float]]
 """Answer to its Dice, one number a mask."""
 
 
-def scene_scores(backbone: Backbone, number: int) -> dict[str, Scores]:
-    """Return the Dice on the first `number` held-out scenes, by kind of mask: whole, part or group.
+def scene_scores(backbone: Backbone, number: int) -> dict[tuple[str, str], Scores]:
+    """Return the Dice on the first `number` held-out scenes, by family and kind: whole, part or group.
 
     Of each scene up to four masks are asked for, at random, in pixels of the scene. Groups are asked for with
     a box alone.
     """
-    scores: dict[str, Scores] = {}
+    scores: dict[tuple[str, str], Scores] = {}
     for place in range(number):
         scene = draw_scene(HELD_OUT, place)
         rng = np.random.default_rng([HELD_OUT, place])
@@ -40,7 +42,7 @@ def scene_scores(backbone: Backbone, number: int) -> dict[str, Scores]:
         for target, answers in zip(chosen, asked, strict=True):
             kind = "group" if scene.groups[target] else "part" if scene.part_of[target] >= 0 else "whole"
             for answer in ANSWERS if kind != "group" else ("box",):
-                scores.setdefault(kind, {}).setdefault(answer, []).append(answers[answer])
+                scores.setdefault((scene.family, kind), {}).setdefault(answer, []).append(answers[answer])
     return scores
 
 
@@ -78,24 +80,38 @@ def masks_scores(
     embedding = backbone.encode(frame.to_model(image)[None])
     for mask in masks:
         scores = {}
-        for kind in ("box", "click"):
+        for kind, asked in (("box", mask), ("click", mask), ("middle", _middle(mask))):
+            prompt = "click" if kind == "middle" else kind
             rng = np.random.default_rng(prompt_seed(0, name, None))
-            points, labels = make_prompt(kind, mask, geometry.height, geometry.width, rng)
-            decoded = backbone.decode(embedding, to_prompts(points, labels, has_box(kind), frame, geometry))
+            points, labels = make_prompt(prompt, asked, geometry.height, geometry.width, rng)
+            decoded = backbone.decode(embedding, to_prompts(points, labels, has_box(prompt), frame, geometry))
             answers = (frame.to_original(decoded.logits, geometry)[0] >= 0).numpy()
             by_answer = [float(dice(count(answer, mask >= 0.5))) for answer in answers]
-            if kind == "box":
-                scores["box"] = by_answer[0]
-            else:
-                scores["click"] = by_answer[1 + int(decoded.iou[0, 1:].argmax())]
+            best = by_answer[1 + int(decoded.iou[0, 1:].argmax())]
+            scores[kind] = by_answer[0] if kind == "box" else best
+            if kind == "click":
                 scores["click_single"] = by_answer[0]
         yield scores
 
 
-def means(scores: Iterable[Scores]) -> dict[str, float]:
-    """Return the mean of each answer over all masks, of whatever kind or class."""
+def _middle(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a mask (H, W) of the one pixel of `mask` that is farthest from its border and the image's."""
+    inside = np.pad((mask >= 0.5).astype(np.uint8), 1)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    middle = np.zeros_like(mask)
+    middle[np.unravel_index(depth.argmax(), depth.shape)] = 1
+    return middle
+
+
+def pooled(scores: Iterable[Scores]) -> Scores:
+    """Return the scores of all masks, of whatever kind or class."""
     together: Scores = {}
     for one in scores:
         for answer, values in one.items():
             together.setdefault(answer, []).extend(values)
-    return {answer: float(np.mean(values)) for answer, values in together.items()}
+    return together
+
+
+def means(scores: Iterable[Scores]) -> dict[str, float]:
+    """Return the mean of each answer over all masks, of whatever kind or class."""
+    return {answer: float(np.mean(values)) for answer, values in pooled(scores).items()}

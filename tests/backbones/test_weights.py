@@ -16,12 +16,14 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
-from samfit.backbones import card_of, load_backbone
+from samfit.backbones import BACKBONES, card_of, load_backbone
 from samfit.backbones.base import Backbone
 from samfit.backbones.card import BackboneCard, WeightsFile
+from samfit.backbones.download import fetch
 from samfit.backbones.initial import draw_weights
 from samfit.backbones.weights import hash_of, load_base, read_checkpoint
-from samfit.errors import SettingError, WeightsError
+from samfit.errors import WeightsError
+from samfit.files import sha256_of_file
 from samfit.types import BOTTOM_RIGHT, POSITIVE, TOP_LEFT, Prompts
 
 CARDS = {
@@ -143,7 +145,7 @@ def test_random_weights_are_announced_and_hashed(caplog: pytest.LogCaptureFixtur
         (
             "samfit",
             logging.WARNING,
-            "random base weights: the encoder has learnt nothing; only for trying things out",
+            "random base weights: the encoder has learnt nothing",
         )
     ]
     assert backbone.weights_hash == hash_of(state_of("efficientsam"))
@@ -294,9 +296,13 @@ def refused(path: Path, card: BackboneCard = EFFICIENT) -> str:
     return str(raised.value)
 
 
-def test_nothing_published_is_a_setting_error():
-    with pytest.raises(SettingError, match="sam-tiny has no published weights; use --weights random"):
-        load_backbone("sam-tiny")
+def test_the_weights_of_sam_tiny_ship_with_samfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAMFIT_CACHE", str(tmp_path / "none"))
+    file, shipped = BACKBONES["sam-tiny"].weights, fetch(BACKBONES["sam-tiny"].weights)
+    assert (shipped.stat().st_size, sha256_of_file(shipped)) == (file.size, file.sha256)
+    assert shipped.stat().st_size < 12e6
+    assert load_backbone("sam-tiny").weights_hash == hash_of(read_checkpoint(shipped))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path):

@@ -132,7 +132,13 @@ _TINY = BackboneCard(
     upsampling="bilinear",
     negative_clicks=True,
     prompt_slots=None,
-    weights=None,
+    weights=WeightsFile(
+        "sam-tiny.safetensors",
+        None,
+        2213056,
+        "3d6263754d4034ff04b1724651dc8fadb327ee911de21d98b96dc530a89ab565",
+        "Apache-2.0",
+    ),
     defaults={"epochs": 30, "learning_rate": 1e-3},
 )
 
@@ -209,9 +215,9 @@ def load_backbone(
 ) -> "Backbone":
     """Build a backbone and load its base weights.
 
-    `weights`: `published` (downloaded once), `random` (drawn from `seed`, for trying things out), or a file
-    with the published names. `variant`: the published training code (`card.variants`) whose checkpoint the
-    weights are from. `image_size`: side of the model frame, a multiple of the card's patch.
+    `weights`: `published` (downloaded once; sam-tiny's come with samfit), `random` (drawn from `seed`), or a
+    file with the published names. `variant`: the published training code (`card.variants`) whose
+    checkpoint the weights are from. `image_size`: side of the model frame, a multiple of the card's patch.
 
     Raises `SettingError` for a value that does not fit, `WeightsError` for a file that does not,
     `DownloadError` where the weights cannot be fetched.

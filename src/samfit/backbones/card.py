@@ -11,9 +11,9 @@ class WeightsFile:
     """A published file of base weights."""
 
     name: str
-    """File name in the cache folder."""
-    address: str
-    """Where it is downloaded from."""
+    """File name in the cache folder, or beside this module if it ships with samfit."""
+    address: str | None
+    """Where it is downloaded from, or None if it ships with samfit."""
     size: int | None
     """Bytes, or None where the publisher does not say."""
     sha256: str | None
@@ -52,8 +52,7 @@ class BackboneCard:
     """Whether the prompt encoder knows background clicks."""
     prompt_slots: int | None
     """Largest number of clicks and corners of a box in one prompt, or None for any number."""
-    weights: WeightsFile | None
-    """The published file, or None where only random weights exist."""
+    weights: WeightsFile
     defaults: dict[str, Any] = field(default_factory=dict)
     """Settings in which this backbone departs from the method's defaults, by field name."""
     first_class_mask: int = 1

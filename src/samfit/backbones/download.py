@@ -1,4 +1,4 @@
-"""Published base weights: downloaded once, resumed after a cut, checked, and kept in a cache folder."""
+"""Published base weights: shipped, or downloaded once, resumed after a cut, checked and kept in a folder."""
 
 import contextlib
 import logging
@@ -11,12 +11,12 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from samfit.backbones.card import WeightsFile
 from samfit.errors import DownloadError, WeightsError
 from samfit.files import sha256_of_file, storage_errors, write_text
+from samfit.progress import console
 
 _log = logging.getLogger("samfit")
 _CHUNK = 1 << 20
@@ -35,14 +35,17 @@ def cache_folder() -> Path:
 
 
 def fetch(file: WeightsFile) -> Path:
-    """Return the path of published weights in the cache folder; download them first if they are not there.
+    """Return the path of published weights: in the package if they ship with it, else in the cache folder.
 
-    The hash is checked once and noted beside the file as `NAME.sha256`. Where the card knows no hash, the
-    note of the first download is what every later download must equal. A second process waits for the first.
+    What is not there yet is downloaded. Its hash is checked once and noted beside the file as `NAME.sha256`.
+    Where the card knows no hash, the note of the first download is what every later download must equal. A
+    second process waits for the first.
 
     Raises `WeightsError` for a wrong hash, `DownloadError` where the file cannot be fetched (what has come is
     kept, and the next call goes on from there), `StorageError` where it cannot be written.
     """
+    if file.address is None:
+        return Path(__file__).with_name(file.name)
     path = cache_folder() / file.name
     if _is_checked(file, path):
         return path
@@ -139,6 +142,7 @@ def _download(file: WeightsFile, path: Path) -> Path:
 
 def _connect(file: WeightsFile, path: Path, done: int) -> HTTPResponse:
     """Ask for the file from byte `done` on; the answer's status says whether the server heeded it."""
+    assert file.address is not None
     request = Request(file.address, headers={"User-Agent": "samfit"})
     if done:
         request.add_header("Range", f"bytes={done}-")
@@ -191,6 +195,6 @@ def _progress(file: WeightsFile, done: int, total: int | None) -> Iterator[Calla
         yield lambda count: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console()) as progress:
         task = progress.add_task(file.name, total=total, completed=done)
         yield lambda count: progress.advance(task, count)

@@ -21,7 +21,7 @@ from samfit.backbones import BACKBONES
 from samfit.backbones.base import Backbone
 from samfit.backbones.download import fetch
 from samfit.backbones.initial import draw_weights
-from samfit.errors import SettingError, WeightsError, nearest
+from samfit.errors import WeightsError, nearest
 from samfit.files import sha256_of_file
 
 _log = logging.getLogger("samfit")
@@ -44,12 +44,11 @@ def load_base(backbone: Backbone, weights: str | Path, seed: int) -> None:
     `weights`: `published`, `random` (drawn from `seed`) or a file, whose tensors have published names, the
     hub's or this module's own. Position tables are fitted to the image size.
 
-    Raises `SettingError` for `published` where nothing is published, `WeightsError` for a file that does not
-    fit, and what `download.fetch` raises.
+    Raises `WeightsError` for a file that does not fit, and what `download.fetch` raises.
     """
     published = backbone.published_names()
     if weights == "random":
-        _log.warning("random base weights: the encoder has learnt nothing; only for trying things out")
+        _log.warning("random base weights: the encoder has learnt nothing")
         draw_weights(backbone, seed)
         state = backbone.state_dict()
         backbone.weights_hash = hash_of({published[name]: state[name] for name in published})
@@ -178,11 +177,9 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
 
 
 def _path_of(backbone: Backbone, weights: str | Path) -> Path:
-    """Return the file to read: the cached download for `published`, else the given one."""
+    """Return the file to read: the shipped or downloaded one for `published`, else the given one."""
     card = backbone.card
     if weights == "published":
-        if card.weights is None:
-            raise SettingError(f"{card.name} has no published weights; use --weights random")
         return fetch(card.weights)
     path = Path(weights)
     if not path.is_file():
@@ -193,7 +190,7 @@ def _path_of(backbone: Backbone, weights: str | Path) -> Path:
             f"{nearest(str(weights), words)}"
         )
     known = card.weights
-    if known and path.name == known.name and known.sha256 not in (None, sha256_of_file(path)):
+    if path.name == known.name and known.sha256 not in (None, sha256_of_file(path)):
         _log.warning("%s is not the published %s: its SHA-256 is another", path, known.name)
     return path
 

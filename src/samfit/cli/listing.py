@@ -32,7 +32,7 @@ TABLES: Mapping[str, Mapping[str, Any]] = {
 _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "backbones": {
         "image size": lambda card: str(card.image_size),
-        "weights": lambda card: card.weights.licence if card.weights else "random only",
+        "weights": lambda card: card.weights.licence,
         "paper": lambda card: card.paper,
     },
     "methods": {},

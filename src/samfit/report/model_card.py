@@ -9,6 +9,7 @@ from typing import Any
 from samfit.backbones import card_of
 from samfit.declare import flag, written
 from samfit.metrics import METRICS
+from samfit.report.comparison import Table, markdown
 from samfit.settings import TrainSettings
 
 _SECTIONS = ("Model", "Method", "Data", "Prompt", "Training")
@@ -76,7 +77,7 @@ def _weights(settings: Mapping[str, Any]) -> tuple[str, str]:
     weights, published = settings["weights"], card_of(settings["backbone"]).weights
     if weights == "random":
         return f"random, from seed {settings['seed']}", _RANDOM
-    if weights == "published" and published is not None:
+    if weights == "published":
         return f"published: {published.name}", published.licence
     name = Path(weights).name
     return f"the file {name}", _OWN_FILE.format(name)
@@ -124,5 +125,4 @@ def _with_interval(score: Mapping[str, float | None]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = (heads, ["---"] * len(heads), *rows)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(Table(heads, list(rows))).rstrip()
