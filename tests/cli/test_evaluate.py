@@ -244,9 +244,9 @@ def test_borders_that_cannot_be_measured_are_refused(run, flags, words):
 
 
 def test_a_metric_whose_package_is_missing_is_refused_with_the_remedy(run, monkeypatch):
-    monkeypatch.setattr("samfit.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("samfit.packages.find_spec", lambda name: None)
     with unchanged(run):
-        assert "S-measure, E-measure, weighted F: a package is not installed" in refuse(
+        assert "S-measure, E-measure, weighted F: not installed: py_sod_metrics" in refuse(
             "evaluate", run, "--protocol", "cod"
         )
 

@@ -159,7 +159,7 @@ def test_options_that_slurm_refuses_are_an_error_but_a_full_queue_is_one_of_its_
         (
             ("--cluster", "local"),
             "submitit",
-            "--cluster local: submitit is not installed; pip install 'samfit[slurm]'",
+            "--cluster local: not installed: submitit; pip install '.[slurm]' in samfit's folder",
         ),
         (("--cluster", "slurm"), "sbatch", "--cluster slurm: there is no sbatch here"),
         (("--slurm", "partition=gpu"), None, "only --cluster slurm has it, not --cluster here"),
@@ -173,7 +173,7 @@ def test_a_cluster_that_is_not_there_is_said_before_anything_is_done(
     recipe, output = tmp_path / "recipe.yaml", tmp_path / "report"
     recipe.write_text(f"data: {drawn_data(tmp_path_factory)}\ndataset: isic2016\n")
     if missing == "submitit":
-        monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+        monkeypatch.setattr("samfit.packages.find_spec", lambda name: None)
     if missing == "sbatch":
         monkeypatch.setenv("PATH", str(tmp_path))
     with unchanged(output):

@@ -89,10 +89,8 @@ def test_a_tool_that_is_not_installed_is_a_message_and_nothing_is_written(
     settings, tmp_path, monkeypatch, tool
 ):
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        "samfit.engine.logs.find_spec", lambda name: None if name == tool else find_spec(name)
-    )
-    message = f"--logger {tool} needs the package {tool}: pip install 'samfit[{tool}]'"
+    monkeypatch.setattr("samfit.packages.find_spec", lambda name: None if name == tool else find_spec(name))
+    message = f"--logger {tool}: not installed: {tool}; pip install '.[{tool}]' in samfit's folder"
     with pytest.raises(SettingError) as caught:
         train(settings(tool))
     assert str(caught.value) == message

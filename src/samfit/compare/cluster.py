@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ from samfit.compare.jobs import Job
 from samfit.compare.running import Ended, Place, log_of, run
 from samfit.errors import Interrupted, SettingError
 from samfit.files import storage_errors
+from samfit.packages import require_packages
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -50,8 +50,7 @@ _CPUS = 'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLUR
 
 def require_cluster(cluster: ClusterKind) -> None:
     """Raise `SettingError` if jobs cannot be submitted from this machine."""
-    if find_spec("submitit") is None:
-        raise SettingError(f"--cluster {cluster}: submitit is not installed; pip install 'samfit[slurm]'")
+    require_packages(f"--cluster {cluster}", ("submitit",))
     if cluster == "slurm" and not all(map(shutil.which, ("sbatch", "srun"))):
         raise SettingError(
             "--cluster slurm: there is no sbatch here; call it where jobs are submitted, "

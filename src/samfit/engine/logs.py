@@ -4,13 +4,12 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from samfit.errors import SettingError
 from samfit.files import write_text
 from samfit.metrics.protocols import DEFAULT
+from samfit.packages import require_packages
 from samfit.runs import RunFolder
 
 Row = Mapping[str, float | int]
@@ -79,8 +78,8 @@ _LOGGERS = {"wandb": WandbLogger, "tensorboard": TensorBoardLogger}
 
 def require_logger(name: Literal["wandb", "tensorboard"] | None) -> None:
     """Raise `SettingError` if the package of the logger is not installed."""
-    if name is not None and find_spec(name) is None:
-        raise SettingError(f"--logger {name} needs the package {name}: pip install 'samfit[{name}]'")
+    if name is not None:
+        require_packages(f"--logger {name}", (name,))
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Literal
 
-from samfit.errors import SettingError
+from samfit.packages import require_packages
 
 
 @dataclass(frozen=True)
@@ -132,10 +131,9 @@ SURFACES = tuple(row.name for row in METRICS.values() if row.kind == "surfaces")
 
 def require_metrics(names: Iterable[str]) -> None:
     """Raise `SettingError` if a metric needs a package that is not installed."""
-    lacking = [name for name in names if not all(map(find_spec, METRICS[name].packages))]
-    if lacking:
-        titles = ", ".join(METRICS[name].title for name in dict.fromkeys(lacking))
-        raise SettingError(f"{titles}: a package is not installed; pip install 'samfit[metrics]'")
+    rows = [METRICS[name] for name in dict.fromkeys(names) if METRICS[name].packages]
+    titles = ", ".join(row.title for row in rows)
+    require_packages(titles, (package for row in rows for package in row.packages))
 
 
 def metric_function(name: str) -> Callable[..., Any]:

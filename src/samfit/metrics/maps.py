@@ -2,7 +2,7 @@
 
 All take one image: `probability` (H, W) float64 in 0…1 and `truth` (H, W) bool. Their definitions are those
 of `pysodmetrics`, which compares well with the authors' MATLAB code; each is called with one image, so that
-nothing is kept of it. It is imported when a score is taken: `pip install 'samfit[metrics]'`.
+nothing is kept of it. It is imported when a score is taken: `pip install '.[metrics]'`.
 """
 
 import numpy as np

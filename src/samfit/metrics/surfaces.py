@@ -1,7 +1,7 @@
 """Scores of the borders of two masks, computed by MONAI, which is imported when a score is taken.
 
 All take one image: `prediction` and `truth` (H, W) bool. The border of a mask is made of its own outermost
-pixels; the edge of the image bounds it too. `pip install 'samfit[metrics]'`.
+pixels; the edge of the image bounds it too. `pip install '.[metrics]'`.
 """
 
 import math
