@@ -27,6 +27,14 @@ def lines_of(caplog, items, **arguments) -> list[str]:
     return caplog.messages
 
 
+@pytest.fixture(autouse=True)
+def _terminal_of_its_own():
+    """Let each test decide anew what kind of terminal stderr is."""
+    progress.console.cache_clear()
+    yield
+    progress.console.cache_clear()
+
+
 def test_a_long_loop_says_a_line_now_and_then_and_one_at_the_end(clock, caplog):
     clock(3.0)
     lines = lines_of(caplog, range(30))
@@ -90,3 +98,12 @@ def test_a_bar_on_a_terminal_has_colours_unless_the_user_wants_none(monkeypatch,
     assert "reading" in shown
     coloured = re.search(r"\x1b\[[\d;]*(3[0-7]|38;5;\d+|9[0-7])m", shown) is not None
     assert coloured == (no_color is None)
+
+
+def test_a_bar_within_another_stands_below_it(monkeypatch, caplog, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with caplog.at_level(logging.INFO, "samfit"):
+        for _ in progress.track("ab", "runs"):
+            assert list(progress.track("abcd", "images")) == list("abcd")
+    frames = re.split(r"\x1b\[2K|\r", re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().err))
+    assert any(re.search(r"runs.*\n.*images", frame) for frame in frames)

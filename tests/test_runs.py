@@ -1,5 +1,6 @@
 """The run folder: adapter files, checkpoints that cannot be used, and when a folder is free."""
 
+import errno
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from samfit.config import write_config
 from samfit.defaults import in_words
-from samfit.errors import RunError, SettingError
+from samfit.errors import RunError, SettingError, StorageError
 from samfit.methods import METHODS, attach
 from samfit.methods.adapted import AdaptedModel
 from samfit.runs import (
@@ -315,6 +316,18 @@ def test_clearing_removes_what_a_run_writes_and_nothing_else(tmp_path):
     run.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     run.clear()
+
+
+def test_what_may_not_be_removed_is_a_message(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run.config.write_text("data: there")
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StorageError, match=r"config\.yaml: .*check the folder and its permissions"):
+        run.clear()
 
 
 def test_settings_come_back_as_they_were_written(tmp_path):

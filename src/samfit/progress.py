@@ -7,6 +7,7 @@ Shown only where the logger `samfit` lets messages of level INFO through: the co
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from time import monotonic
 from typing import TypeVar
 
@@ -32,6 +33,12 @@ def is_first_process() -> bool:
     return all(os.environ.get(rank, "0") == "0" for rank in ranks)
 
 
+@cache
+def console() -> Console:
+    """Return where bars are shown: one for all, so that a bar within another stands below it."""
+    return Console(stderr=True)
+
+
 def track(items: Iterable[ItemT], description: str, total: int | None = None) -> Iterator[ItemT]:
     """Yield `items` and show on stderr how many have passed.
 
@@ -43,9 +50,8 @@ def track(items: Iterable[ItemT], description: str, total: int | None = None) ->
     if not logger.isEnabledFor(logging.INFO):
         yield from items
         return
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from rich_track(items, description, total=total, console=console, transient=True)
+    if console().is_terminal:
+        yield from rich_track(items, description, total=total, console=console(), transient=True)
     else:
         yield from _plain(items, description, total)
 

@@ -8,7 +8,6 @@ import io
 import json
 import pickle
 import platform
-import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from torch import Tensor
 from samfit.config import parse, read_config
 from samfit.defaults import tables
 from samfit.errors import RunError
-from samfit.files import write_bytes
+from samfit.files import remove, write_bytes
 from samfit.methods.adapted import AdaptedModel
 from samfit.settings import TrainSettings
 
@@ -122,10 +121,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an older run wrote; whatever else lies in the folder stays."""
         for path in self.contents():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
 
     def settings(self) -> TrainSettings:
         """Read the settings. Raises `RunError` if this is no run, `SettingError` if they are damaged."""

@@ -3,8 +3,9 @@
 import logging
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from samfit.progress import console
 
 logger = logging.getLogger(__name__)
 
@@ -13,16 +14,15 @@ class EpochBar:
     """A bar over the steps of an epoch, on a terminal; elsewhere the line that each epoch logs is enough."""
 
     def __init__(self, epochs: int, *, show: bool):
-        console = Console(stderr=True)
         self._epochs = epochs
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=console,
+            console=console(),
             transient=True,
-            disable=not (show and console.is_terminal and logger.isEnabledFor(logging.INFO)),
+            disable=not (show and console().is_terminal and logger.isEnabledFor(logging.INFO)),
         )
         self._task = self._progress.add_task("")
         self._description = ""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samfit.engine.scoring import Answer
-from samfit.files import atomic_path
+from samfit.files import atomic_path, remove
 from samfit.metrics import METRICS
 from samfit.metrics.protocols import Protocol, from_truth
 from samfit.metrics.scores import ImageScore
@@ -34,7 +34,7 @@ class Pictures:
         self._folder = folder
         self._adapted = self._unadapted = 0
         for old in folder.glob("*.jpg"):
-            old.unlink()
+            remove(old)
 
     def adapted(self, answer: Answer, _: Mapping[str, ImageScore]) -> None:
         """Draw the next image with its truth, the answer and the errors of the answer."""
@@ -80,7 +80,7 @@ class Worst:
         """Write the overlays, the worst with the lowest number; those of an earlier evaluation go."""
         target = folder.evaluation / "overlays"
         for old in target.glob("*.png"):
-            old.unlink()
+            remove(old)
         source = ", from the truth" if from_truth(self._prompt) else ""
         for number, (_, name, shown) in enumerate(sorted(self._kept, key=lambda e: e[:2], reverse=True), 1):
             caption = (
