@@ -44,7 +44,7 @@ bench: $(STAMP)  ## measure memory and time, over an hour, and write the docs' t
 	$(BIN)/python benchmarks/tables.py --show machine step-memory memory-order techniques bf16-memory \
 		batch-memory resident-memory speed inference
 
-demo: $(STAMP)  ## adapt sam-tiny to drawn lesions and show before and after
+demo: $(STAMP)  ## adapt sam-tiny to drawn lesions, and show before and after side by side
 	$(BIN)/samfit demo --output demo-run --overwrite
 
 clean:  ## remove the environment and caches

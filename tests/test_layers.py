@@ -11,14 +11,14 @@ SOURCE = Path(samfit.__file__).parent
 LAYERS = (
     (
         *("errors", "types", "files", "frame", "declare", "options", "settings", "config"),
-        *("progress", "processes"),
+        *("progress", "processes", "packages"),
     ),
     ("data", "backbones", "losses", "metrics"),
     ("methods", "defaults", "runs", "cache"),
     ("step",),
     ("plan",),
-    ("report", "engine", "demo"),
-    ("recipes", "compare"),
+    ("report", "engine"),
+    ("recipes", "compare", "demo"),
     ("cli",),
     ("testing",),
 )

@@ -1,48 +1,59 @@
-"""`demo`: draw a small data set, adapt sam-tiny to it, and show the scores before and after."""
+"""`demo`: lesions drawn in a light that sam-tiny has never seen, before and after it is adapted to them."""
 
-import shutil
-import sys
+import logging
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from samfit.compare.comparing import compare, require_report
+from samfit.compare.work import one_by_one
+from samfit.config import read_config, write_config
 from samfit.data.drawn import draw_lesions
-from samfit.engine.evaluation import evaluate
-from samfit.engine.training import train
-from samfit.errors import RunError
+from samfit.errors import Interrupted, RunError
+from samfit.files import remove
 from samfit.runs import require_folder
-from samfit.settings import EvaluateSettings, TrainSettings
+from samfit.settings import CompareSettings
 
-_DATA, _RUN = "data", "run"
+logger = logging.getLogger(__name__)
+
+RECIPE: dict[str, Any] = {
+    "dataset": "isic2016",
+    "backbone": "sam-tiny",
+    "methods": ["decoder", "cad"],
+    "prompt": "click",
+    "epochs": 15,
+    "beside": [],
+}
+"""What is compared; two minutes at most on two cores."""
+_DATA, _REPORT, _RECIPE = "data", "report", "recipe.yaml"
 
 
-def run_demo(output: Path, *, overwrite: bool = False) -> None:
-    """Write `data/` and `run/` under `output` and print what adaptation changed.
+def run_demo(output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write `recipe.yaml`, `data/` and `report/` under `output`; return what `results.json` holds.
 
-    Two minutes at most on two cores; needs no data and no network. Raises `RunError` if `output` is a file,
-    or holds anything and `overwrite` is not given; only the two folders are ever replaced.
+    Needs no data and no network. Raises `SettingError` if the report's packages are missing, `RunError` if
+    `output` is a file, or holds anything and `overwrite` is not given, or is given and what is there is no
+    demo; only these three are ever replaced.
     """
+    require_report()
     require_folder(output)
+    recipe = output / _RECIPE
+    content = {"data": str(output / _DATA), **RECIPE}
     if output.is_dir() and any(output.iterdir()):
         if not overwrite:
             raise RunError(
-                f"--output {output} is not empty: choose another folder, or replace it with --overwrite"
+                f"--output {output} is not empty: choose another folder, or replace a demo with --overwrite"
             )
-        for name in (_DATA, _RUN):
-            shutil.rmtree(output / name, ignore_errors=True)
-    data, run = output / _DATA, output / _RUN
-    draw_lesions(data)
-    train(
-        TrainSettings(
-            data=data, dataset="isic2016", backbone="sam-tiny", weights="random", method="cad", output=run
-        )
-    )
-    summary = evaluate(EvaluateSettings(run=run))
-    table = Table("", "Dice", "IoU", box=None)
-    for name, metrics in (("before", summary["unadapted"]["metrics"]), ("after", summary["metrics"])):
-        table.add_row(name, f"{metrics['dice']['mean']:.3f}", f"{metrics['iou']['mean']:.3f}")
-    print(f"\nsam-tiny on drawn lesions that it has not seen (protocol {summary['protocol']}):")
-    Console(file=sys.stdout).print(table)
-    print(f"\nLook at {run / 'samples'} and {run / 'evaluation' / 'overlays'}.")
-    print("The same with your own images: samfit train --data DIR --dataset folder --output RUN")
+        if not recipe.is_file() or read_config(recipe, "RECIPE") != content:
+            raise RunError(
+                f"--overwrite: {output} holds no demo, of which {_RECIPE} is a part: choose another folder"
+            )
+        remove(output / _DATA)
+        remove(output / _REPORT)
+    write_config(recipe, content)
+    logger.info("drawing 80 skin lesions in ultraviolet light, which sam-tiny has never seen")
+    draw_lesions(output / _DATA, ultraviolet=True)
+    try:
+        return compare(CompareSettings(recipe=recipe, output=output / _REPORT), one_by_one)
+    except Interrupted as error:
+        on = f"samfit compare {recipe} --output {output / _REPORT}"
+        raise Interrupted(f"stopped; go on with '{on}'", error.exit_status) from error

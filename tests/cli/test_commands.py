@@ -41,6 +41,7 @@ def engine(monkeypatch, tmp_path):
 
     def run_demo(output, *, overwrite):
         calls.append((output, overwrite))
+        return {"images": 0, "rows": []}
 
     for name, functions in {
         "samfit.engine.training": (train, resume),
@@ -195,17 +196,17 @@ def test_evaluate_shows_adapted_and_unadapted_side_by_side(engine, capsys):
     assert lines == [
         "protocol prompt score of mean 95 % interval",
         "default full-box Dice adapted 0.9000 0.8900 to 0.9100",
-        "default full-box Dice base model, unadapted 0.2000 0.1900 to 0.2100",
+        "default full-box Dice base model, not adapted 0.2000 0.1900 to 0.2100",
         "default full-box Dice difference: better +0.7000 +0.6900 to +0.7100",
         "default full-box IoU adapted 0.8000 0.7900 to 0.8100",
-        "default full-box IoU base model, unadapted 0.1000 0.0900 to 0.1100",
+        "default full-box IoU base model, not adapted 0.1000 0.0900 to 0.1100",
         "default full-box IoU difference: better +0.6000 +0.5900 to +0.6100",
         "default full-box Dice, disc adapted 0.9500 0.9400 to 0.9600",
         "default full-box IoU, disc adapted 0.8500 0.8400 to 0.8600",
         "default full-box Dice, cup adapted 0.8500 0.8400 to 0.8600",
         "default full-box IoU, cup adapted 0.7500 0.7400 to 0.7600",
         "istd click of cup (truth) BER adapted 0.2000 –",
-        "istd click of cup (truth) BER base model, unadapted 0.3000 –",
+        "istd click of cup (truth) BER base model, not adapted 0.3000 –",
         "istd click of cup (truth) BER difference: tie -0.1000 –",
         "",
         "50 images of the test split in 40 groups; masks without foreground: 2",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from samfit.files import storage_errors, write_text
+from samfit.files import atomic_path, write_text
 
 Field = NDArray[np.floating]
 """(H, W), one number a pixel."""
@@ -29,19 +29,29 @@ _PIGMENTS = (
 
 
 def draw_lesions(
-    folder: Path, *, training: int = 60, test: int = 20, size: tuple[int, int] = (192, 144), seed: int = 0
+    folder: Path,
+    *,
+    training: int = 60,
+    test: int = 20,
+    size: tuple[int, int] = (192, 144),
+    seed: int = 0,
+    ultraviolet: bool = False,
 ) -> None:
     """Write drawn images and masks into `folder` as ISIC 2016 part 1 lays them out.
 
-    `training`, `test`: images of each split. `size`: width and height. The same arguments give the same
-    files. Raises `StorageError` if one cannot be written.
+    `training`, `test`: images of each split. `size`: width and height. `ultraviolet`: the same lesions as
+    `under_ultraviolet` shows them. The same arguments give the same files. Raises `StorageError` if one
+    cannot be written.
     """
     for split, first, images in (("Training", 0, training), ("Test", training, test)):
         name = f"ISBI2016_ISIC_Part1_{split}"
         rows = [",img,seg"]
         for number in range(images):
             stem = f"drawn_{first + number:04d}"
-            image, mask = draw_lesion(np.random.default_rng([seed, first + number]), *size)
+            rng = np.random.default_rng([seed, first + number])
+            image, mask = draw_lesion(rng, *size)
+            if ultraviolet:
+                image = under_ultraviolet(rng, image)
             picture, truth = f"{name}_Data/{stem}.jpg", f"{name}_GroundTruth/{stem}_Segmentation.png"
             _save(folder / picture, image)
             _save(folder / truth, mask.astype(np.uint8) * 255)
@@ -71,6 +81,18 @@ def draw_lesion(
     pixels = _with_light(rng, pixels)
     pixels += rng.normal(0, rng.uniform(0.004, 0.015), pixels.shape)
     return np.rint(pixels.clip(0, 1) * 255).astype(np.uint8), outline > 0
+
+
+def under_ultraviolet(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) as if seen in ultraviolet light: what was dark shines, faint and patchy.
+
+    A shift of domain: the same shapes, and nothing that a model has learnt of colours and light holds.
+    """
+    height, width = image.shape[:2]
+    negative = 1 - image[..., [1, 0, 2]].astype(np.float32) / 255  # violet, where skin was
+    faint = negative.mean(axis=(0, 1)) + 0.6 * (negative - negative.mean(axis=(0, 1)))
+    patches = 0.05 * _noise(rng, width, height, min(width, height) / 14)
+    return np.rint((faint + patches[..., None]).clip(0, 1) * 255).astype(np.uint8)
 
 
 def _noise(rng: np.random.Generator, width: int, height: int, cell: float) -> Field:
@@ -205,6 +227,5 @@ def _with_light(rng: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def _save(path: Path, array: NDArray[np.uint8]) -> None:
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path, quality=92)  # PNG has no quality and ignores it
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, quality=92)  # PNG has no quality and ignores it
