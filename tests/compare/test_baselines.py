@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from cli_support import drawn_data
 from job_support import jobs_named
 
 import samfit.compare.mean_mask as baseline
+from samfit.compare import unet
 from samfit.compare.jobs import budget
 from samfit.compare.mean_mask import mean_mask
 from samfit.data.reading import read_masks
 from samfit.defaults import resolve
+from samfit.errors import RunError
 from samfit.settings import TrainSettings
 
 
@@ -53,6 +56,19 @@ def test_the_answer_of_the_mean_mask_is_a_probability(monkeypatch, tmp_path, tmp
 def test_no_masks_have_no_mean():
     with pytest.raises(ValueError, match="no masks"):
         mean_mask([])
+
+
+def test_a_u_net_whose_loss_is_no_number_fails_and_leaves_nothing_that_a_report_could_not_hold(monkeypatch):
+    model, factors = torch.nn.Linear(1, 1), [1.0, float("nan")]
+    monkeypatch.setattr(
+        unet,
+        "training_step",
+        lambda *_: SimpleNamespace(loss=model(torch.ones(1, 1)).abs().sum() * factors.pop(0)),
+    )
+    descent = unet._Descent(model, None, None, steps=2)
+    assert descent.step(None) >= 0
+    with pytest.raises(RunError, match=r"loss of the U-Net is no longer a number in step 2"):
+        descent.step(None)
 
 
 @pytest.mark.parametrize(("changes", "steps"), [({}, 12), ({"max_steps": 5}, 5), ({"max_steps": 50}, 12)])

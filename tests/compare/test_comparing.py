@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_support import TEST, drawn_data, refuse, unchanged
+from cli_support import TEST, drawn_data, refuse, samfit, unchanged
+from compare_support import grid, results_of
 from engine_support import Killed, interrupted, kill
 from job_support import jobs_named
 
@@ -21,7 +23,9 @@ from samfit.compare.comparing import compare
 from samfit.compare.jobs import Job
 from samfit.compare.results import collect
 from samfit.compare.running import Ended, Place
-from samfit.compare.work import do
+from samfit.compare.work import one_by_one
+from samfit.data.sources import find_samples
+from samfit.data.splits import hold_out
 from samfit.engine.training import resume
 from samfit.errors import SettingError
 from samfit.metrics.intervals import bootstrap_interval, paired_difference
@@ -47,13 +51,6 @@ protocol: [default, cad]
 ROWS = ["base-sam-tiny-64-full-box", "sam-tiny-64-decoder", "sam-tiny-64-cad", "mean-mask", "u-net"]
 
 
-def in_this_process(jobs: Sequence[Job]) -> Iterator[Ended]:
-    """Do jobs one after the other: an engine without processes."""
-    for job in jobs:
-        do(job)
-        yield Ended(job, None)
-
-
 def recipe_at(folder: Path, data: Path, *changes: tuple[str, str]) -> CompareSettings:
     text = RECIPE.format(data=data)
     for old, new in changes:
@@ -73,7 +70,7 @@ def done(tmp_path_factory) -> tuple[CompareSettings, dict[str, Any], list[Job]]:
 
     def noting(several: Sequence[Job]) -> Iterator[Ended]:
         jobs.extend(several)
-        return in_this_process(several)
+        return one_by_one(several)
 
     return settings, compare(settings, noting), jobs
 
@@ -263,13 +260,13 @@ def test_an_interrupted_run_goes_on_to_the_same_result(done, tmp_path, tmp_path_
     settings = recipe_at(tmp_path, drawn_data(tmp_path_factory), ("[decoder, cad]", "[decoder]"))
     name = "sam-tiny-64-decoder-seed0"
     with pytest.raises(Killed), interrupted(3, kill):
-        compare(settings, in_this_process)
+        compare(settings, one_by_one)
     run = settings.output / "runs" / name
     assert (run / "last.ckpt").is_file()
     assert not (run / "summary.json").exists()
     resumed: list[Path] = []
     monkeypatch.setattr(work, "resume", lambda path: (resumed.append(path), resume(path)))
-    compare(settings, in_this_process)
+    compare(settings, one_by_one)
     assert resumed == [run]
     same = whole.output / "runs" / name
     assert (run / "adapter.safetensors").read_bytes() == (same / "adapter.safetensors").read_bytes()
@@ -284,7 +281,35 @@ def test_a_faulty_recipe_or_data_without_test_images_writes_nothing(tmp_path, tm
     settings = recipe_at(tmp_path, data)
     with unchanged(settings.output):
         said = refuse("compare", settings.recipe, "--output", settings.output)
-    assert f"{data} has no such images; it has --split train" in said
+    assert f"{data}: a comparison needs test images, and the data set has train images alone; give it" in said
+
+
+def test_copies_that_the_runs_train_and_validate_with_are_said_once(tmp_path, tmp_path_factory, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(drawn_data(tmp_path_factory), data)
+    samples = find_samples("isic2016", data).samples
+    training, validation = hold_out(samples, 0.15, 0)
+    shutil.copy(training[0].image, validation[0].image)
+    settings = recipe_at(tmp_path, data)
+    with caplog.at_level(logging.WARNING, "samfit"):
+        compare(settings, lambda jobs: (Ended(job, "not done") for job in jobs))
+    copies = [record.getMessage() for record in caplog.records if "same picture" in record.getMessage()]
+    assert len(copies) == 1
+    assert "in train and in validation" in copies[0]
+
+
+@pytest.mark.parametrize(("failed", "status"), [([], 0), (["sam-tiny-cad-seed0"], 1)])
+def test_a_command_whose_runs_did_not_all_succeed_ends_with_status_1_after_its_table(
+    tmp_path, monkeypatch, failed, status
+):
+    results = results_of(grid(tmp_path), failed)
+    monkeypatch.setattr(comparing, "compare", lambda _: results)
+    answer = samfit("compare", tmp_path / "recipe.yaml", "--output", tmp_path / "report")
+    assert (answer.status, answer.err) == (status, "")
+    assert "decoder on sam-tiny, 64 px" in answer.out
+    said = [line for line in answer.out.splitlines() if line.startswith("failed: ")]
+    assert said == [f"failed: {name}: out of memory" for name in failed]
+    assert answer.out.splitlines()[-1].startswith("report  ")
 
 
 @pytest.mark.parametrize(
@@ -317,13 +342,15 @@ def test_as_many_runs_at_the_same_time_as_there_are_devices_or_as_are_asked_for(
     assert [place.get("CUDA_VISIBLE_DEVICES") for place in seen] == places
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "jinja2", "monai"])
+@pytest.mark.parametrize(
+    ("package", "extra"), [("matplotlib", "report"), ("jinja2", "report"), ("monai", "metrics")]
+)
 def test_packages_of_the_report_and_of_the_u_net_are_asked_for_before_anything_is_done(
-    tmp_path, monkeypatch, package
+    tmp_path, monkeypatch, package, extra
 ):
     settings = recipe_at(tmp_path, tmp_path / "nowhere")
-    monkeypatch.setattr(comparing, "find_spec", lambda name: None if name == package else name)
-    said = rf"not installed: {package}; pip install 'samfit\[report,metrics\]'"
+    monkeypatch.setattr("samfit.packages.find_spec", lambda name: None if name == package else name)
+    said = rf"not installed: {package}; pip install '.\[{extra}\]' in samfit's folder"
     with pytest.raises(SettingError, match=said):
         compare(settings)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
@@ -339,7 +366,7 @@ def test_a_recipe_says_what_stands_beside_its_runs_and_the_u_net_alone_needs_mon
         tmp_path, drawn_data(tmp_path_factory), ("seeds: [0]", f"seeds: [0]\nbeside: {beside}")
     )
     if "u-net" not in kinds:
-        monkeypatch.setattr(comparing, "find_spec", lambda name: None if name == "monai" else name)
+        monkeypatch.setattr("samfit.packages.find_spec", lambda name: None if name == "monai" else name)
     asked: list[Job] = []
 
     def noting(jobs: Sequence[Job]) -> Iterator[Ended]:

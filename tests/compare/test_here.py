@@ -13,10 +13,15 @@ import torch
 from compare_support import RESULT, job, write_run
 from job_support import DOES, jobs_named
 
+from samfit.backbones import card_of
 from samfit.compare import here, work
+from samfit.compare import jobs as module_of_jobs
 from samfit.compare.here import run_here
 from samfit.compare.jobs import Job, hashes_of_named_files
+from samfit.config import write_config
+from samfit.defaults import in_words, resolve
 from samfit.errors import Interrupted
+from samfit.runs import RunFolder
 
 
 @pytest.fixture
@@ -87,10 +92,19 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(jobs):
 def test_a_job_comes_back_from_text_as_it_was(jobs):
     (job,) = jobs("works")
     evaluate = replace(job).evaluate.model_copy(update={"protocol": ("default", "cad")})
-    job = replace(job, evaluate=evaluate)
+    job = replace(job, evaluate=evaluate, train=resolve(job.train))
     back = Job.from_json(job.to_json())
-    assert back.asked() == job.asked()
-    assert (back.name, back.folder, back.train.output) == (job.name, job.folder, job.train.output)
+    assert back == job
+
+
+def test_what_nobody_gave_a_job_is_open_to_its_process_too(jobs):
+    (job,) = jobs("works")
+    job = replace(job, train=resolve(job.train.model_copy(update={"precision": "32"})))
+    back = Job.from_json(job.to_json())
+    for before, after in ((job.train, back.train), (job.evaluate, back.evaluate)):
+        assert after.model_fields_set == before.model_fields_set
+    assert "precision" in back.train.model_fields_set
+    assert "cache" not in back.train.model_fields_set
 
 
 def test_a_job_is_another_one_when_settings_or_data_change_but_not_when_it_lies_elsewhere(jobs, tmp_path):
@@ -122,6 +136,19 @@ def test_files_that_settings_name_are_hashed_once_and_make_another_job(jobs, tmp
         file.write_bytes(b"one")
 
 
+def test_a_release_with_other_published_weights_makes_another_job(jobs, monkeypatch):
+    published, random = jobs("published", "random")
+    random = replace(random, train=random.train.model_copy(update={"weights": "random"}))
+    for one in (published, random):
+        one.finish()
+        assert one.is_finished()
+    card = card_of(published.train.backbone)
+    next_card = replace(card, weights=replace(card.weights, sha256="of the next release"))
+    monkeypatch.setattr(module_of_jobs, "card_of", lambda _: next_card)
+    assert not published.is_finished()
+    assert random.is_finished()
+
+
 @pytest.mark.parametrize("file", RESULT)
 def test_a_job_is_not_finished_once_somebody_has_changed_its_result(tmp_path, file):
     done = job(tmp_path, "run")
@@ -144,12 +171,17 @@ def test_what_was_scored_anew_by_hand_is_scored_again_and_what_was_trained_anew_
         asked.append(what)
         write_run(done)
 
-    monkeypatch.setattr(work, "train", lambda *_, **__: note("train"))
+    def note_training(*_: object, **__: object) -> None:
+        note("train")
+        write_config(done.folder / "config.yaml", in_words(done.train))
+
+    monkeypatch.setattr(work, "train", note_training)
     monkeypatch.setattr(work, "evaluate", lambda *_, **__: note("evaluate"))
     done = job(tmp_path, "run")
     done.folder.mkdir()
     done.begin()
-    write_run(done)
+    note_training()
+    asked.clear()
     (done.folder / "evaluation/summary.json").write_text("{}")
     work.do(done)
     assert asked == ["evaluate"]
@@ -160,3 +192,29 @@ def test_what_was_scored_anew_by_hand_is_scored_again_and_what_was_trained_anew_
     asked.clear()
     work.do(done)
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("left", "asks"), [("last.ckpt", ["resume", "evaluate"]), ("summary.json", ["evaluate"])]
+)
+def test_a_begun_run_goes_on_from_where_its_files_lie_now(tmp_path, monkeypatch, left, asks):
+    asked: list[str] = []
+
+    def look(what: str) -> None:
+        asked.append(what)
+        settings = RunFolder(begun.folder).settings()
+        assert settings.data == tmp_path / "moved"
+        assert settings.output == begun.folder
+        assert settings.precision == "bf16"  # as --vram has chosen
+
+    monkeypatch.setattr(work, "resume", lambda *_: look("resume"))
+    monkeypatch.setattr(work, "evaluate", lambda *_, **__: look("evaluate"))
+    begun = job(tmp_path, "run")
+    chosen = begun.train.model_copy(update={"precision": "bf16", "output": tmp_path / "before/run"})
+    begun.folder.mkdir()
+    begun.begin()
+    write_config(begun.folder / "config.yaml", in_words(chosen))
+    (begun.folder / left).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    work.do(replace(begun, train=begun.train.model_copy(update={"data": Path("moved")})))
+    assert asked == asks

@@ -9,7 +9,15 @@ from PIL import Image
 
 from samfit.compare.results import collect
 from samfit.report import page
-from samfit.report.comparison import Table, all_figures, latex, markdown, short_table_of, table_of
+from samfit.report.comparison import (
+    Table,
+    all_figures,
+    latex,
+    markdown,
+    short_table_of,
+    table_of,
+    write_report,
+)
 from samfit.report.curves import curves_of
 from samfit.report.page import page_of
 from samfit.report.panels import panel_path
@@ -58,6 +66,19 @@ def test_a_difference_without_an_interval_is_shown_as_a_tie(tmp_path):
 def test_memory_stands_beside_dice_where_a_protocol_has_it(tmp_path, protocols, score):
     results = results_of(grid(tmp_path, methods=("decoder",), protocols=protocols))
     assert f"memory and {score}" in curves_of(results)["memory"]
+
+
+def test_tables_of_an_earlier_recipe_are_taken_away_and_nothing_else(tmp_path):
+    jobs = grid(tmp_path / "runs", protocols=("default", "cad"))
+    write_report(tmp_path, results_of(jobs, failed=[job.name for job in jobs]))
+    tables = tmp_path / "tables"
+    for name in ("cad-published.md", "mine.md"):
+        (tables / name).write_text("| |\n")
+    jobs = grid(tmp_path / "runs")
+    write_report(tmp_path, results_of(jobs, failed=[job.name for job in jobs]))
+    assert sorted(path.name for path in tables.iterdir()) == [
+        *("default.csv", "default.md", "default.tex", "mine.md")
+    ]
 
 
 def pictures_in(jobs):

@@ -10,6 +10,7 @@ import scoring_support
 import torch
 from batch_norm_support import CASES, CHANNELS, WORLD, made, measured, normalise, prepared
 from engine_support import assert_same_run, metrics_of, run_samfit, run_with_signal, tiny_settings
+from lightning_fabric import Fabric
 from scoring_support import score_share, scores_of
 from torch import nn
 from torch.multiprocessing.spawn import spawn
@@ -18,11 +19,13 @@ from samfit import processes
 from samfit.config import write_config
 from samfit.data.drawn import draw_lesions
 from samfit.defaults import in_words
+from samfit.engine import training
+from samfit.engine.embeddings import Choice
 from samfit.engine.loop import Loop
 from samfit.engine.training import train
 from samfit.errors import RunError
 from samfit.methods import attach
-from samfit.runs import read_checkpoint
+from samfit.runs import RunFolder, read_checkpoint
 from samfit.settings import TrainSettings
 from samfit.testing import small_backbone
 
@@ -123,6 +126,20 @@ def test_a_signal_to_the_first_of_two_processes_stops_both(data, tmp_path, numbe
     assert ended.stderr.splitlines()[-1].endswith(f"go on with 'samfit train --resume {stopped.output}'")
     assert run_samfit("train", "--resume", str(stopped.output)).returncode == 0
     assert_same_run(stopped.output, whole)
+
+
+def test_what_the_first_process_has_chosen_for_vram_holds_for_all(data, tmp_path, monkeypatch):
+    """Here the one process is not the first, which has chosen to split batches further."""
+    monkeypatch.setattr(training, "is_first_process", lambda: False)
+    monkeypatch.setattr(training, "fit_to_vram", lambda *_, **__: pytest.fail("chose for itself"))
+
+    def from_first(_: Fabric, sent: tuple[TrainSettings, Choice]) -> tuple[TrainSettings, Choice]:
+        settings, cache = sent
+        return settings.model_copy(update={"accumulate": 3}), cache
+
+    monkeypatch.setattr(Fabric, "broadcast", from_first)
+    run = train(settings_of(data, tmp_path, vram="8GB", max_steps=1, epochs=1))
+    assert RunFolder(run).settings().accumulate == 3
 
 
 def test_processes_that_do_not_start_from_the_same_weights_are_refused(monkeypatch):

@@ -441,7 +441,7 @@ def test_the_encoder_is_shown_what_a_step_without_cache_shows_it(settings):
     images = TrainingSet(training, preparation, loss_size=32, augment="flips")
     frames = Frames(frame_of(), page=None)
     for epoch in range(6):
-        for draw in StepOrder(len(training), 7, accumulate=1, seed=0).step(epoch, 0)[0]:
+        for draw in next(StepOrder(len(training), 7, accumulate=1, seed=0).epoch(epoch))[0]:
             assert torch.equal(frames[images.shown(draw)], images[draw].frame)
 
 
@@ -451,7 +451,7 @@ def test_a_batch_without_frame_is_the_same_in_everything_else(settings):
     preparation = Preparation(("lesion",), MaskReading(), frame_of(), PromptRule("click"), read_corner)
     kinds = [preparation, replace(preparation, embedded=True)]
     sets = [TrainingSet(training, kind, loss_size=32, augment="flips") for kind in kinds]
-    for draw in StepOrder(len(training), 7, accumulate=1, seed=0).step(3, 0)[0]:
+    for draw in next(StepOrder(len(training), 7, accumulate=1, seed=0).epoch(3))[0]:
         whole, bare = (images[draw] for images in sets)
         assert bare.frame is bare.embedding is None
         assert torch.equal(bare.extra, whole.extra)

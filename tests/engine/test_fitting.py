@@ -88,6 +88,14 @@ def test_given_settings_are_kept():
     assert fitted(vram=vram(80), method="lora", checkpointing="off")["checkpointing"] == "off"
     assert fitted(vram=vram(20), precision="32", batch_size=1)["precision"] == "32"
     assert fitted(vram=vram(20), precision="bf16", batch_size=1)["precision"] == "bf16"
+    assert fitted(vram=vram(80), cache="memory")["cache"] == "memory"
+
+
+def test_bfloat16_is_not_chosen_for_embeddings_that_were_asked_for_in_float16():
+    assert fitted(vram=vram(25))["precision"] == "bf16"
+    chosen = fit(settings(vram=vram(25), cache_half=True))
+    assert (chosen.precision, chosen.checkpointing, chosen.accumulate) == ("32", "on", 2)
+    assert resolve(chosen) == chosen
 
 
 def test_parts_that_were_asked_for_are_split_further():

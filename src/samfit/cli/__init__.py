@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, CommandRow] = MappingProxyType(
             CommandRow("export", "export", "write a run as the published code saves it"),
             CommandRow("doctor", "doctor", "list every fault of a data set, and how its masks are read"),
             CommandRow("list", "listing", "show backbones, methods, datasets, recipes and more"),
-            CommandRow("demo", "demo", "two minutes that show all of it, no data needed"),
+            CommandRow("demo", "demo", "adapt sam-tiny to drawn images in two ways, and compare"),
         )
     }
 )

@@ -8,9 +8,12 @@ from samfit.cli.options import SettingsCommand, read_settings
 from samfit.cli.output import plain_table, print_table
 from samfit.settings import CompareSettings
 
+_A_RUN_FAILED = 1
+
 
 @click.command("compare", cls=SettingsCommand, settings=CompareSettings)
-def command(**given: Any) -> None:
+@click.pass_context
+def command(context: click.Context, **given: Any) -> None:
     """Train and score every combination of a recipe, and write one report.
 
     RECIPE is a YAML file: its keys are names of flags of 'samfit train' and 'samfit evaluate', and backbones,
@@ -19,6 +22,8 @@ def command(**given: Any) -> None:
     goes on, and one that fails does not end the others.
 
     The base models without adaptation, the mean training mask and a U-Net trained from scratch stand beside.
+
+    Ends with status 1 if a run failed.
     """
     settings = read_settings(CompareSettings, given)
     from samfit.compare.comparing import compare
@@ -37,3 +42,5 @@ def command(**given: Any) -> None:
     for run in failed:
         click.echo(f"failed: {run['name']}: {run['error']}")
     click.echo(f"report  {click.format_filename(settings.output / 'report.html')}")
+    if failed:
+        context.exit(_A_RUN_FAILED)

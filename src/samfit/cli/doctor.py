@@ -36,20 +36,13 @@ def command(context: click.Context, as_json: bool, sheet: Path | None, **given: 
     Ends with status 2 if there is an error: a fault that training would refuse.
     """
     settings = read_settings(DataSettings, given)
-    folder = resolved(settings.data)
     if sheet is not None:
-        _check_sheet(sheet, folder)
+        _check_sheet(sheet, resolved(settings.data))
     from samfit.data.inspect import inspect
-    from samfit.data.sources import find_samples
+    from samfit.data.sources import find_of
     from samfit.progress import track
 
-    found = find_samples(
-        settings.dataset,
-        folder,
-        classes=settings.classes,
-        values=settings.mask_values,
-        group=settings.group,
-    )
+    found = find_of(settings)
     inspection = inspect(found, page=settings.page, progress=track)
     if not inspection.errors:
         inspection = replace(inspection, faults=(*_untrainable(found), *inspection.faults))

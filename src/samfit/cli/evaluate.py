@@ -63,7 +63,7 @@ def _rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name in evaluation["metrics"]:
         title = METRICS[name].title
         yield title, "adapted", *_cells(evaluation["metrics"][name])
-        yield title, "base model, unadapted", *_cells(evaluation["unadapted"]["metrics"][name])
+        yield title, "base model, not adapted", *_cells(evaluation["unadapted"]["metrics"][name])
         difference = evaluation["difference"]["metrics"][name]
         yield title, f"difference: {difference['verdict']}", *_cells(difference, "+")
     if len(evaluation["per_class"]) > 1:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -14,22 +14,19 @@ from samfit.compare.results import collect
 from samfit.compare.running import Ended, Engine, Place
 from samfit.data.fingerprint import fingerprint, hashes_of
 from samfit.data.inspect import inspect, require_sound, say_doubts
-from samfit.data.sources import Found, find_samples
-from samfit.data.splits import hold_out
+from samfit.data.sources import Found, find_of
+from samfit.data.splits import held_apart, hold_out
 from samfit.defaults import require_prompt_class
 from samfit.engine.evaluation import groups_of, of_split, protocols_of
-from samfit.errors import SettingError
+from samfit.errors import DataError, SettingError
+from samfit.packages import require_packages
 from samfit.progress import track
 from samfit.report.comparison import write_report
 from samfit.runs import require_folder
-from samfit.settings import CompareSettings, TrainSettings, resolved
+from samfit.settings import CompareSettings, TrainSettings
 from samfit.types import Sample
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = ("matplotlib", "jinja2")
-"""What the report is drawn with."""
-_OF_UNET = "monai"
 
 
 def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str, Any]:
@@ -44,15 +41,14 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
     require_folder(settings.output)
     output = settings.output.absolute()
     recipe = read_recipe(settings.recipe, output / "runs", settings.data)
-    _require_packages(recipe)
+    require_report(recipe.beside)
     protocols_of(recipe.evaluation_of(output))
     found = _find(recipe)
-    evaluation = recipe.evaluation_of(output).model_copy(update={"data": recipe.cells[0].settings.data})
-    scored = of_split(found.samples, evaluation, None)
+    scored = of_split(found.samples, recipe.evaluation_of(output), None)
     jobs = _jobs(recipe, found.samples)
     waiting = [job for job in jobs if not job.is_finished()]
     if waiting:
-        _require_sound(found, recipe.cells[0].settings.page)
+        _require_sound(found, recipe.cells[0].settings)
     if len(waiting) < len(jobs):
         logger.info("%d of %d runs are finished already", len(jobs) - len(waiting), len(jobs))
     errors: dict[str, str] = {}
@@ -66,12 +62,11 @@ def compare(settings: CompareSettings, engine: Engine | None = None) -> dict[str
     return results
 
 
-def _require_packages(recipe: Recipe) -> None:
-    needed = (*_PACKAGES, _OF_UNET) if "u-net" in recipe.beside else _PACKAGES
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        said = f"compare: not installed: {', '.join(missing)}"
-        raise SettingError(f"{said}; pip install 'samfit[report,metrics]'")
+def require_report(beside: Sequence[Kind] = ()) -> None:
+    """Raise `SettingError` if what draws the report, or stands beside its runs, is not installed."""
+    require_packages("the report", ("matplotlib", "jinja2"))
+    if "u-net" in beside:
+        require_packages("the U-Net that stands beside the runs", ("monai",))
 
 
 def _require_engine(settings: CompareSettings) -> None:
@@ -106,23 +101,24 @@ def _jobs(recipe: Recipe, data: Sequence[Sample]) -> list[Job]:
 
 
 def _find(recipe: Recipe) -> Found:
-    """Find the samples, and see that the prompts of every combination fit their classes."""
+    """Find the samples, and see that there are some to compare on, and that all prompts fit their classes."""
     first = recipe.cells[0].settings
-    found = find_samples(
-        first.dataset,
-        resolved(first.data),
-        classes=first.classes,
-        values=first.mask_values,
-        group=first.group,
-    )
+    found = find_of(first)
     for cell in recipe.cells:
         require_prompt_class(cell.settings, found.classes)
+    splits = sorted({sample.split for sample in found.samples})
+    if "test" not in splits:
+        raise DataError(
+            f"{first.data}: a comparison needs test images, and the data set has {', '.join(splits)} images "
+            "alone; give it a test split"
+        )
     return found
 
 
-def _require_sound(found: Found, page: int | None) -> None:
-    """Say once what every run would say of the data, and refuse what every run would refuse."""
-    inspection = inspect(found, page=page, progress=track)
+def _require_sound(found: Found, settings: TrainSettings) -> None:
+    """Say once what a run with these settings would say of the data, and refuse what it would refuse."""
+    apart = held_apart(found.samples, settings.validation_fraction, settings.seed)
+    inspection = inspect(replace(found, samples=apart), page=settings.page, progress=track)
     require_sound(inspection)
     say_doubts(inspection)
 

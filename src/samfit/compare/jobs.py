@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from samfit.backbones import card_of
 from samfit.defaults import in_words
 from samfit.files import sha256_of_file, write_json
 from samfit.settings import EvaluateSettings, TrainSettings, resolved
@@ -35,6 +36,8 @@ class Job:
         words = in_words(self.train)
         words = {key: value for key, value in words.items() if key not in ("data", "output")}
         files = list(self.named_files)
+        if self.train.weights == "published":  # another release may have others
+            files[0] = card_of(self.train.backbone).weights.sha256
         return {"kind": self.kind, "data": self.data_fingerprint, "files": files, "settings": words}
 
     def asked(self) -> dict[str, Any]:
@@ -72,14 +75,17 @@ class Job:
         write_json(self.folder / _ASKED, self.training())
 
     def to_json(self) -> str:
-        """Return the job as text, for a process or a machine that is to do it."""
+        """Return the job as text, for a process or a machine that is to do it.
+
+        A setting that nobody gave is not written, so that the job's process may choose it.
+        """
         return json.dumps(
             {
                 "name": self.name,
                 "kind": self.kind,
                 "folder": str(self.folder),
-                "train": in_words(self.train),
-                "evaluate": self.evaluate.model_dump(mode="json"),
+                "train": self.train.model_dump(mode="json", exclude_unset=True),
+                "evaluate": self.evaluate.model_dump(mode="json", exclude_unset=True),
                 "data_fingerprint": self.data_fingerprint,
                 "named_files": self.named_files,
             }

@@ -14,14 +14,10 @@ from samfit.defaults import as_in_run, resolve, tables
 from samfit.errors import SettingError, nearest, unknown_name
 from samfit.methods import METHODS, owners
 from samfit.metrics.protocols import protocol_of
-from samfit.recipes import RECIPES
+from samfit.recipes import PLURALS, RECIPES
 from samfit.recipes.about import check_about
 from samfit.settings import EvaluateSettings, TrainSettings
 
-PLURALS: Mapping[str, str] = MappingProxyType(
-    {"backbones": "backbone", "image_sizes": "image_size", "methods": "method", "seeds": "seed"}
-)
-"""Keys that hold lists, and the setting that takes one value of the list in each run."""
 _NOT_HERE: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("output",), "each run has a folder of its own; leave it out"),
@@ -121,7 +117,7 @@ def read_recipe(path: Path, runs: Path, data: Path | None = None) -> Recipe:
         origin = "" if about is None else f": {about.data}"
         blame("data", None, f"is needed here or as --data: folder of the data set{origin}")
     for key, value in known.items():
-        methods = lists.get("methods", [known.get("method", "cad")])
+        methods = lists.get("methods", [known.get("method", _default("method"))])
         if owners(key) and not any(str(method) in owners(key) for method in methods):
             blame(key, value, f"only {', '.join(owners(key))} has it, and the recipe has no such method")
 
@@ -134,11 +130,11 @@ def read_recipe(path: Path, runs: Path, data: Path | None = None) -> Recipe:
     cells = []
     for chosen in _combinations(lists):
         given = known | {PLURALS[key]: value for key, value in chosen.items()}
-        method = str(given.get("method", "cad"))
+        method = str(given.get("method", _default("method")))
         of_others = {key for key in known if owners(key) and method not in owners(key) and method in METHODS}
         own = {key: value for key, value in given.items() if key not in of_others}
         name = "-".join(str(given[one]) for one in ("backbone", "image_size", "method") if one in given)
-        name = "-".join(filter(None, [name, f"seed{given.get('seed', 0)}"]))
+        name = "-".join(filter(None, [name, f"seed{given.get('seed', _default('seed'))}"]))
         settings, wrong = check(TrainSettings, own | {"output": runs / name}, tables())
         for key, reason in wrong.items():
             plural = next((several for several, one in PLURALS.items() if one == key), key)
@@ -158,6 +154,10 @@ def read_recipe(path: Path, runs: Path, data: Path | None = None) -> Recipe:
         raise SettingError(faults.values())
     values |= {} if about is None else {"about": asdict(about)}
     return Recipe(values, tuple(cells), evaluation, tuple(name for name in BESIDE if name in beside))
+
+
+def _default(field: str) -> Any:
+    return TrainSettings.model_fields[field].default
 
 
 def _file_of(recipe: Path) -> Path:

@@ -19,6 +19,7 @@ from samfit.engine.devices import open_fabric, peak_in_words, peak_memory
 from samfit.engine.logs import write_metrics
 from samfit.engine.scoring import means, score_set
 from samfit.engine.training import Data, look_at
+from samfit.errors import RunError
 from samfit.frame import Frame
 from samfit.losses import LossFunction, loss_function
 from samfit.runs import RunFolder
@@ -110,14 +111,20 @@ class _Descent:
         return self._steps - self.taken
 
     def step(self, batch: Batch) -> float:
-        """Take one step and return the loss before it."""
+        """Take one step and return the loss before it. Raises `RunError` if that is no number."""
         result = training_step(self._model, self._frame, batch, self._loss)
         self._optimizer.zero_grad()
         result.loss.backward()
         self._optimizer.step()
         self._schedule.step()
         self.taken += 1
-        return float(result.loss.detach())
+        loss = float(result.loss.detach())
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss of the U-Net is no longer a number in step {self.taken}; 'beside: "
+                "[mean-mask]' in the recipe leaves it out"
+            )
+        return loss
 
 
 def _falling(step: int, steps: int) -> float:

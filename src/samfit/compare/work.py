@@ -6,17 +6,24 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 
 from filelock import FileLock
 
 from samfit.compare.jobs import Job
 from samfit.compare.mean_mask import score_mean_mask
+from samfit.compare.running import Ended
 from samfit.compare.unet import train_unet
+from samfit.config import write_config
+from samfit.defaults import in_words
 from samfit.engine.evaluation import evaluate
 from samfit.engine.pictures import Pictures
-from samfit.engine.training import resume, train
+from samfit.engine.training import from_anywhere, resume, train
 from samfit.errors import SamfitError
 from samfit.runs import RunFolder, require_free
+from samfit.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 _GRACE = 20.0
 """Seconds that a process has to write its checkpoint when the one that started it is gone."""
@@ -42,14 +49,31 @@ def do(job: Job) -> None:
         job.finish()
 
 
+def one_by_one(jobs: Sequence[Job]) -> Iterator[Ended]:
+    """Do jobs in this process, one after the other: an engine whose bars are seen and whose errors rise."""
+    for job in jobs:
+        logger.info("%s:", job.name)
+        do(job)
+        yield Ended(job, None)
+
+
 def _train_and_evaluate(job: Job) -> None:
     folder = RunFolder(job.folder)
+    if folder.summary.is_file() or folder.checkpoint.is_file():
+        _point_to_files(folder, job.train)
     if not folder.summary.is_file():
         if folder.checkpoint.is_file():
             resume(folder.path)
         else:
             train(job.train, overwrite=True)
     evaluate(job.evaluate, pictures=Pictures(folder.evaluation / "pictures"))
+
+
+def _point_to_files(folder: RunFolder, asked: TrainSettings) -> None:
+    """Write into the settings of a begun run where its files lie now; what `--vram` has chosen stays."""
+    now = from_anywhere(asked)
+    moved = {"data": now.data, "group": now.group, "weights": now.weights, "output": now.output}
+    write_config(folder.config, in_words(folder.settings().model_copy(update=moved)))
 
 
 def _end_with_parent() -> None:

@@ -50,7 +50,7 @@ def fit_to_vram(
         "precision": way.setup.precision,
         "checkpointing": "on" if way.setup.checkpointing else "off",
         "accumulate": min(way.parts * settings.accumulate, resolved(settings.batch_size)),
-        "cache": "disk" if way.setup.cached else settings.cache,
+        "cache": "disk" if way.setup.cached and settings.cache == "auto" else settings.cache,
     }
     logger.info(
         "--vram %.2f GB: %s; a step takes %.2f GB, and CUDA or Python about %.1f GB; given up: %s",
@@ -111,9 +111,10 @@ def _asked(settings: TrainSettings, classes: int, device: torch.device, *, cache
 def _setups(asked: Setup, settings: TrainSettings, training: int, validation: int) -> Iterator[Setup]:
     """Yield every setup that the settings leave open, best first, with a cache only where it has room."""
     open_cache = settings.cache == "auto" and why_not_cached(settings) is None
+    open_precision = "precision" not in settings.model_fields_set and not settings.cache_half
     for setup in setups_of(
         asked,
-        precisions=[settings.precision] if "precision" in settings.model_fields_set else ["32", "bf16"],
+        precisions=["32", "bf16"] if open_precision else [settings.precision],
         checkpointing=[False, True] if settings.checkpointing == "auto" else [settings.checkpointing == "on"],
         cached=[False, True] if open_cache else [settings.cache in ("memory", "disk")],
     ):

@@ -15,7 +15,7 @@ from samfit.config import parse, write_config
 from samfit.data.batches import Preparation, ScoredSet, TrainingSet
 from samfit.data.fingerprint import fingerprint, hashes_of
 from samfit.data.inspect import Inspection, inspect, require_sound, say_doubts
-from samfit.data.sources import Found, find_samples
+from samfit.data.sources import Found, find_of
 from samfit.data.splits import held_apart, hold_out
 from samfit.defaults import in_words, require_prompt_class, resolve, tables, why_not_cached
 from samfit.engine.devices import open_fabric, peak_in_words
@@ -62,7 +62,7 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
     Raises `SettingError`, `DataError`, `WeightsError` or `RunError` before anything is written, and
     `Interrupted` if Ctrl-C or SIGTERM stopped the run, after its checkpoint was written.
     """
-    settings = _from_anywhere(resolve(settings))
+    settings = from_anywhere(resolve(settings))
     require_logger(settings.logger)
     fabric = _open_fabric(settings)
     if is_first_process():
@@ -73,13 +73,14 @@ def train(settings: TrainSettings, *, overwrite: bool = False, model: AdaptedMod
             "be replaced; choose another one"
         )
     data = look_at(settings)
-    settings = fit_to_vram(
-        settings,
-        len(data.found.classes),
-        fabric.device,
-        training=len(data.training),
-        validation=len(data.validation),
-    )
+    if is_first_process():
+        settings = fit_to_vram(
+            settings,
+            len(data.found.classes),
+            fabric.device,
+            training=len(data.training),
+            validation=len(data.validation),
+        )
     if model is None:
         model = build_model(settings, data.found.classes)
     elif model.classes != data.found.classes:
@@ -147,7 +148,7 @@ def resume(run: Path) -> Path:
     return _run(settings, data, model, fabric, resumed=True)
 
 
-def _from_anywhere(settings: TrainSettings) -> TrainSettings:
+def from_anywhere(settings: TrainSettings) -> TrainSettings:
     """Return the settings with absolute paths, so that the run can be used from any folder."""
     if settings.data is None:  # from the config file of an imported run
         raise SettingError(f"--data is needed: {TrainSettings.model_fields['data'].description}")
@@ -161,13 +162,7 @@ def _from_anywhere(settings: TrainSettings) -> TrainSettings:
 
 def look_at(settings: TrainSettings) -> Data:
     """Read the whole data set once and refuse it if anything in it is wrong."""
-    found = find_samples(
-        settings.dataset,
-        resolved(settings.data),
-        classes=settings.classes,
-        values=settings.mask_values,
-        group=settings.group,
-    )
+    found = find_of(settings)
     require_prompt_class(settings, found.classes)
     apart = held_apart(found.samples, settings.validation_fraction, settings.seed)
     inspection = inspect(replace(found, samples=apart), page=settings.page, progress=track)
@@ -180,8 +175,8 @@ def look_at(settings: TrainSettings) -> Data:
 
 def _run(settings: TrainSettings, data: Data, model: AdaptedModel, fabric: Fabric, *, resumed: bool) -> Path:
     cache = _choose_cache(settings, data, model) if is_first_process() else Choice()
-    fabric.launch()
-    cache = fabric.broadcast(cache)
+    fabric.launch()  # the others' disks may have other room: what the first has chosen holds
+    settings, cache = fabric.broadcast((settings, cache))
     model.backbone.attend(settings.attention)
     store_frozen(model, settings.precision)
     model.checkpointing = needs_checkpointing(

@@ -9,6 +9,11 @@ from typing import Any
 from samfit.config import read_config
 from samfit.recipes.about import About, check_about
 
+PLURALS: Mapping[str, str] = MappingProxyType(
+    {"backbones": "backbone", "image_sizes": "image_size", "methods": "method", "seeds": "seed"}
+)
+"""Keys that hold lists, and the setting that takes one value of the list in each run."""
+
 
 @dataclass(frozen=True)
 class RecipeRow:
@@ -24,12 +29,12 @@ class RecipeRow:
 
     def traits(self) -> dict[str, str]:
         """Return what it runs and needs in words."""
-        several = {"backbones": "backbone", "methods": "method", "image_sizes": "image_size"}
-        backbones, methods, sizes = (
-            _listed(self.settings.get(key, self.settings.get(single))) for key, single in several.items()
-        )
+        run = {
+            single: _listed(self.settings.get(key, self.settings.get(single)))
+            for key, single in PLURALS.items()
+        }
         return {
-            "runs": f"{methods} on {backbones} at {sizes} px",
+            "runs": f"{run['method']} on {run['backbone']} at {run['image_size']} px",
             "layout": str(self.settings["dataset"]),
             "data": self.about.data,
             "protocol": _listed(self.settings["protocol"]),

@@ -4,10 +4,11 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from samfit.files import write_json, write_text
+from samfit.files import remove, write_json, write_text
 from samfit.metrics import METRICS
 from samfit.metrics.protocols import PROTOCOLS
 
@@ -18,6 +19,8 @@ _LATEX = str.maketrans(
     | {"±": r"$\pm$", "–": "--", "×": r"$\times$"}
 )
 _TO_FIRST = "minus first method"
+_ENDS = (".md", ".tex", ".csv", "-published.md", "-published.tex")
+"""What the name of a table has behind its protocol."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,19 @@ def write_report(output: Path, results: Mapping[str, Any]) -> None:
     from samfit.report.page import page_of
 
     write_json(output / "results.json", results)
+    tables = {}
     for protocol in results["protocols"]:
         table = table_of(results, protocol)
-        write_text(output / "tables" / f"{protocol}.md", markdown(table))
-        write_text(output / "tables" / f"{protocol}.tex", latex(table))
-        write_text(output / "tables" / f"{protocol}.csv", all_figures(results, protocol))
+        tables[f"{protocol}.md"], tables[f"{protocol}.tex"] = markdown(table), latex(table)
+        tables[f"{protocol}.csv"] = all_figures(results, protocol)
         if printed := published_of(results, protocol):
-            write_text(output / "tables" / f"{protocol}-published.md", markdown(printed))
-            write_text(output / "tables" / f"{protocol}-published.tex", latex(printed))
+            tables[f"{protocol}-published.md"] = markdown(printed)
+            tables[f"{protocol}-published.tex"] = latex(printed)
+    for name, text in tables.items():
+        write_text(output / "tables" / name, text)
+    for protocol, end in product(PROTOCOLS, _ENDS):  # those of an earlier recipe
+        if f"{protocol}{end}" not in tables:
+            remove(output / "tables" / f"{protocol}{end}")
     curves = curves_of(results)
     for name, picture in curves.items():
         write_text(output / "curves" / f"{name}.svg", picture)

@@ -1,4 +1,4 @@
-"""The table of data layouts, and `find_samples`, which reads one from a folder. Nothing is decoded here."""
+"""The table of data layouts, and how one is read from a folder. Nothing is decoded here."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from samfit.data.sources import folder as _folder
 from samfit.data.sources.groups import assign_groups
 from samfit.data.sources.row import Fault, Found, Request, SourceRow
 from samfit.errors import DataError, SettingError, unknown_name
+from samfit.settings import DataSettings, resolved
 
-__all__ = ["SOURCES", "Fault", "Found", "SourceRow", "find_samples"]
+__all__ = ["SOURCES", "Fault", "Found", "SourceRow", "find_of", "find_samples"]
 
 SOURCES: Mapping[str, SourceRow] = MappingProxyType(
     {row.name: row for row in (_folder.ROW, isic2016.ROW, refuge.ROW, cod10k.ROW, camo.ROW, istd.ROW)}
@@ -50,6 +51,17 @@ def find_samples(
         samples, ungrouped = assign_groups(samples, folder, group)
         faults += tuple(ungrouped)
     return Found(samples, found.classes, faults, found.values)
+
+
+def find_of(settings: DataSettings) -> Found:
+    """Find the samples that settings name, as `find_samples` does."""
+    return find_samples(
+        settings.dataset,
+        resolved(settings.data),
+        classes=settings.classes,
+        values=settings.mask_values,
+        group=settings.group,
+    )
 
 
 def _check_values(values: Mapping[str, int]) -> None:
