@@ -33,7 +33,8 @@ class Answer:
 
 
 @contextlib.contextmanager
-def _logger_as_it_was() -> Iterator[None]:
+def logger_as_it_was() -> Iterator[None]:
+    """Take back what the command line sets for messages."""
     logger = logging.getLogger("samfit")
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     try:
@@ -46,7 +47,7 @@ def _logger_as_it_was() -> Iterator[None]:
 def samfit(*arguments: object) -> Answer:
     """Run one command line in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with _logger_as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with logger_as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([str(argument) for argument in arguments])
     return Answer(status, out.getvalue(), err.getvalue())
 

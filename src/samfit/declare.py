@@ -47,7 +47,9 @@ def flag(field: str) -> str:
 
 
 def written(value: Any) -> str:
-    """Return a value as it is written behind its flag: `q,v` for several words."""
+    """Return a value as it is written behind its flag: `q,v` for several words, `disc=1,cup=2` for pairs."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={one}" for name, one in value.items())
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 

@@ -14,7 +14,7 @@ from support import real_data
 
 from samfit.cli import main
 from samfit.data.inspect import Inspection, inspect
-from samfit.data.reading import image_size, read_image, read_mask
+from samfit.data.reading import image_size, read_image, read_masks
 from samfit.data.sources import Fault, find_samples
 from samfit.errors import DataError
 
@@ -125,7 +125,7 @@ def check_reading(case: dict, folder: Path, inspection: Inspection) -> None:
     samples = find_samples(case["layout"], folder).samples
     sample = next(s for s in samples if first in (s.image, s.masks["foreground"][0]))
     image = read_image(sample.image)
-    mask = read_mask(sample.masks["foreground"][0], inspection.reading, "foreground")
+    (mask,) = read_masks(sample, inspection.reading, ("foreground",))
     width, height = (176, 132) if case.get("make_in_test") else read["image_size"]
     assert image.shape == (height, width, 3)
     assert image_size(sample.image) == mask.shape == (height, width)
@@ -173,7 +173,7 @@ def test_upright_image_fits_its_mask():
     found = find_samples("folder", folder)
     sample = next(sample for sample in found.samples if sample.id == "IMD112")
     image, reading = read_image(sample.image).mean(2), inspect(found).reading
-    mask = read_mask(sample.masks["foreground"][0], reading, "foreground") > 0
+    mask = read_masks(sample, reading, ("foreground",))[0] > 0
     contrast = {turn: image[turned].mean() - image[~turned].mean() for turn, turned in turns(mask)}
     assert (
         min(contrast, key=contrast.__getitem__) == 0
@@ -192,10 +192,11 @@ def test_page_0_of_the_stack_fits_its_mask():
 def test_classes_told_are_read_from_one_mask():
     folder = real_data("dirty") / "two_class_as_binary"
     values = {"cytoplasm": 128, "nucleus": 255}
-    inspection = inspect(find_samples("folder", folder, values=values))
+    found = find_samples("folder", folder, values=values)
+    (sample,) = (sample for sample in found.samples if sample.id == "006")
+    masks = read_masks(sample, inspect(found).reading, list(values))
     read = CASES["two_class_as_binary"]["read"]
-    for name, count in {"cytoplasm": read["pixels_128"], "nucleus": read["pixels_255"]}.items():
-        assert read_mask(folder / "train/masks/006.png", inspection.reading, name).sum() == count
+    assert masks.sum(axis=(1, 2)).tolist() == [read["pixels_128"], read["pixels_255"]]
 
 
 def test_sound_pair_beside_a_truncated_image_stays_usable():

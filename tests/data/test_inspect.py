@@ -155,7 +155,7 @@ def test_third_value_is_warned_of_once_with_how_it_was_read(data):
         "masks/a.png and 1 more",
         "0, 128 and 255",
         "128 as foreground",
-        "--mask-values name=128,name=255",
+        "--mask-values class1=128,class2=255",
     ):
         assert words in message
     assert inspection.read_as == {"0": "background", "128": "foreground", "255": "foreground"}
@@ -188,7 +188,7 @@ def test_mask_that_would_silently_be_empty_is_an_error(data, case):
     border = shape() * 255
     border[10, 15:45] = 77
     message = only_fault(data.add("border", border).add("a", mask).inspect(), "error")
-    for expected in (data.mask("a.png"), words, "read as empty", "--mask-values name="):
+    for expected in (data.mask("a.png"), words, "read as empty", "--mask-values class1="):
         assert expected in message
 
 

@@ -91,8 +91,9 @@ def test_only_a_process_without_images_is_kept_busy(cut):
 @given(cuts())
 def test_processes_together_see_the_steps_of_one(cut):
     [alone] = processes(cut | {"world": 1})
-    for number, steps in enumerate(zip(*(order.epoch(3) for order in processes(cut)), strict=True)):
-        for own, *parts in zip(alone.step(3, number), *steps, strict=True):
+    shared = zip(*(order.epoch(3) for order in processes(cut)), strict=True)
+    for whole, steps in zip(alone.epoch(3), shared, strict=True):
+        for own, *parts in zip(whole, *steps, strict=True):
             together = [draw for part in parts for draw in part if draw.share > 0]
             assert sorted(together, key=by_index) == sorted(own, key=by_index)
 
@@ -102,12 +103,11 @@ def by_index(draw: Draw) -> int:
 
 
 @given(cuts(), st.integers(0, 5), st.data())
-def test_a_step_is_a_function_of_its_number_alone(cut, epoch, data):
+def test_an_epoch_may_begin_at_any_of_its_steps(cut, epoch, data):
     order = processes(cut)[-1]
     whole = list(order.epoch(epoch))
     start = data.draw(st.integers(0, order.steps))
     assert list(order.epoch(epoch, start)) == whole[start:]
-    assert [order.step(epoch, number) for number in range(order.steps)] == whole
 
 
 def indices(seed: int, epoch: int, count: int = 30) -> list[int]:

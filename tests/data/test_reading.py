@@ -19,7 +19,6 @@ from samfit.data.reading import (
     image_size,
     mask_levels,
     read_image,
-    read_mask,
     read_masks,
 )
 from samfit.errors import DataError
@@ -31,6 +30,11 @@ COLOUR = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 GREY16 = RNG.integers(0, 65536, (HEIGHT, WIDTH), dtype=np.uint16)
 SHAPE = np.zeros((HEIGHT, WIDTH), dtype=bool)
 SHAPE[2:8, 3:15] = True
+
+
+def read_mask(path: Path, reading: MaskReading, name: str) -> np.ndarray:
+    """Read one class of a mask (H, W)."""
+    return read_masks(Sample("a", "train", path, {name: (path,)}), reading, (name,))[0]
 
 
 def save(image: Image.Image, path: Path, **options: object) -> Path:

@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samfit.data.transforms import draw_matrix, warp_image, warp_masks, warp_points
+from samfit.data.transforms import draw_matrix, warp_image, warp_masks
 
 SIDES = st.integers(1, 40)
 SEEDS = st.integers(0, 10_000)
+
+
+def warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Move points (P, 2), (x, y) in pixel indices, as images and masks must move."""
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
 
 def scene(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -62,7 +62,7 @@ class Inspection:
         return tuple(fault for fault in self.faults if fault.level == "error")
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain types, for `doctor --json` and the run folder."""
+        """Return everything as plain types, for `doctor --json`."""
         return {
             "reading": {
                 "rule": self.reading.describe(),

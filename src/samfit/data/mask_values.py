@@ -145,4 +145,5 @@ def _enumerate(values: Sequence[int]) -> str:
 
 
 def _example(values: Iterable[int]) -> str:
-    return ",".join(f"name={value}" for value in values if value)
+    """Return how classes are named by their values: `--mask-values` takes it as it stands."""
+    return ",".join(f"class{number}={value}" for number, value in enumerate(filter(None, values), 1))

@@ -49,18 +49,11 @@ class StepOrder:
     def _part_size(self) -> int:
         return -(-self.batch_size // self.accumulate)
 
-    def step(self, epoch: int, number: int) -> list[list[Draw]]:
-        """Return this process's draws of step `number` (from 0), one list for each part."""
-        return self._cut(epoch, number, self._permutation(epoch))
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[list[Draw]]]:
-        """Yield this process's draws of every step of an epoch from step `start` on."""
-        permutation = self._permutation(epoch)
+        """Yield this process's draws of every step of an epoch from step `start` on, a list for each part."""
+        permutation = np.random.default_rng((self.seed, epoch)).permutation(self.count).tolist()
         for number in range(start, self.steps):
             yield self._cut(epoch, number, permutation)
-
-    def _permutation(self, epoch: int) -> list[int]:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.count).tolist()
 
     def _cut(self, epoch: int, number: int, permutation: list[int]) -> list[list[Draw]]:
         images = permutation[number * self.batch_size : (number + 1) * self.batch_size]

@@ -177,14 +177,6 @@ def _palette_rule(masks: list[MaskLevels], values: dict[str, int]) -> Literal["i
     return "luminance" if colours <= {0, 255} or max(used) > 1 else "index"
 
 
-def read_mask(path: Path, reading: MaskReading, class_name: str) -> NDArray[np.float32]:
-    """Read one class of a mask as (H, W) of 0 and 1, upright.
-
-    `class_name` matters only if `reading` has class values. Raises `DataError` if the file cannot be read.
-    """
-    return _read_classes(path, reading, [class_name])[0]
-
-
 def read_masks(sample: Sample, reading: MaskReading, classes: Sequence[str]) -> NDArray[np.float32]:
     """Read the masks of a sample as (C, H, W) in 0…1: for each class the mean over its raters.
 

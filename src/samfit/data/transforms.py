@@ -91,11 +91,6 @@ def warp_masks(masks: NDArray[np.float32], matrix: Matrix, height: int, width: i
     return np.stack(moved).astype(np.float32, copy=False)
 
 
-def warp_points(points: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
-    """Move points (P, 2), (x, y) in pixel indices. They may leave the image."""
-    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-
-
 def _is_flip(matrix: Matrix, height: int, width: int) -> bool:
     """Whether a matrix only flips and makes quarter turns, onto an image of `height` x `width`."""
     signs = matrix[:, :2].sum(axis=1)
