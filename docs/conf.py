@@ -37,4 +37,4 @@ def setup(app: Sphinx) -> None:
 
 
 def _without_links_outside(app: Sphinx, page: str, source: list[str]) -> None:
-    source[0] = re.sub(r"\[([^]]+)\]\((?:\.\./)+[A-Z]+\.md(?:#[\w-]+)?\)", r"\1", source[0])
+    source[0] = re.sub(r"\[([^]]+)\]\((?:\.\./)+(?:training/)?[A-Z_]+\.md(?:#[\w-]+)?\)", r"\1", source[0])
