@@ -27,8 +27,8 @@ def training_table(results: Path) -> str:
         ["prompts", f"{training['prompts']:,}, {plan['prompts']} a scene"],
         ["learning rate", f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:g})"],
         ["seed", str(plan["seed"])],
-        ["time", f"{training['cpu_hours']:.1f} hours of one core; no GPU"],
-        ["processor", training["processor"]],
+        ["time", f"{training['cpu_hours']:.1f} core-hours; no GPU"],
+        ["machine", training["machine"]],
         ["versions", ", ".join(f"{name} {version}" for name, version in training["versions"].items())],
     ]
     return table(["what", "how much"], lines)

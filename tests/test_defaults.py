@@ -95,6 +95,14 @@ def test_the_loss_size_follows_the_image_size():
             {"cache_half": True, "precision": "bf16"},
             "--cache-half: with --precision bf16 embeddings have half the size already; leave it out",
         ),
+        (
+            {"cache_half": True, "cache": "off"},
+            "--cache-half: with --cache off nothing is kept; leave it out",
+        ),
+        (
+            {"cache_half": True, "method": "lora"},
+            "--cache-half: --method lora trains in the encoder, so that",
+        ),
         ({"rank": 8}, "--rank 8: an option of --method lora; cad has no options"),
         ({"method": "full", "dora": True}, "--dora: an option of --method lora; full takes --late-blocks"),
         ({"method": "sam-adapter", "targets": "q,v"}, "--targets q,v: an option of --method lora; sam-adap"),

@@ -280,6 +280,18 @@ def test_commands_that_cannot_be_run_here_are_right():
     assert len(commands) == 23
 
 
+def test_programs_that_need_other_packages_are_python():
+    programs = [
+        block
+        for page in PAGES
+        for block in blocks_of(page)
+        if block.language == "text" and block.text.startswith(("import ", "from "))
+    ]
+    for block in programs:
+        compile(block.text, f"{block.page}:{block.line}", "exec")
+    assert len(programs) == 2
+
+
 def test_a_wrong_flag_in_a_text_block_would_be_seen():
     with pytest.raises(samfit.SettingError):
         check(["train", "--data", "lesions", "--output", "run", "--method", "cda"])

@@ -9,7 +9,6 @@ benchmarks/tables.py` makes the model card's table from it.
 """
 
 import argparse
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from evaluate_sam_tiny import parse_with_sets, values_of
+from machine import MACHINE
 from numpy.typing import NDArray
 
+from samfit.backbones import load_backbone
 from samfit.compare.comparing import compare
 from samfit.config import write_config
 from samfit.files import write_json
@@ -29,11 +30,11 @@ from samfit.settings import CompareSettings
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "sam_tiny_adapted.json"
 METHODS, SEEDS = ("decoder", "cad"), (0, 1, 2)
 PROTOCOL = (
-    "sam-tiny trained for {epochs} epochs from each start, else by the defaults of method and backbone "
-    "(prompt: the whole image); the epoch with the best Dice on the validation images (15 % of the training "
-    "images, by seed) is scored once on the test images; Dice, mean over classes and images and over {seeds} "
-    "seeds with the deviation over seeds; the difference is paired by image, of each image's mean over "
-    "seeds, with its 95 % interval"
+    "sam-tiny trained for {epochs} epochs (default 30) from each start, else by the defaults of method and "
+    "backbone (prompt: the whole image); the epoch with the best Dice on the validation images (15 % of the "
+    "training images, by seed) is scored once on the test images; Dice, mean over classes and images and "
+    "over {seeds} seeds with the deviation over seeds; the difference is paired by image, of each image's "
+    "mean over seeds, with its 95 % interval"
 )
 
 
@@ -74,8 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
         {
             "protocol": PROTOCOL.format(epochs=given.epochs, seeds=len(SEEDS)),
             "epochs": given.epochs,
+            "weights_hash": load_backbone("sam-tiny", weights=given.weights).weights_hash,
             "versions": versions(),
-            "processor": platform.processor() or platform.machine(),
+            "machine": MACHINE,
             "sets": {name: compared(of_starts) for name, of_starts in sets.items()},
         },
     )

@@ -12,7 +12,6 @@ import csv
 import io
 import math
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import MACHINE
 from objective import Question, ask, objective
 from scoring import HELD_OUT, means, scene_scores
 from torch import Tensor
@@ -208,7 +208,7 @@ def keep(run: Pretraining, output: Path) -> None:
         "scenes": run.step * run.plan.images,
         "prompts": run.step * run.plan.images * run.plan.prompts,
         "cpu_hours": run.seconds / 3600,
-        "processor": platform.processor() or platform.machine(),
+        "machine": MACHINE,
         "versions": versions(),
     }
     write_json(output / COST, cost)

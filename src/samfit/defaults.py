@@ -172,10 +172,13 @@ def _misfits(settings: TrainSettings) -> list[str]:
     refused = why_not_cached(settings)
     if refused is not None and settings.cache in ("memory", "disk"):
         faults.append(f"--cache {settings.cache}: {refused}; leave it out")
-    if settings.cache_half and settings.precision == "bf16":
-        faults.append(
-            "--cache-half: with --precision bf16 embeddings have half the size already; leave it out"
-        )
+    if settings.cache_half:
+        if settings.cache == "off":
+            refused = "with --cache off nothing is kept"
+        elif settings.precision == "bf16":
+            refused = "with --precision bf16 embeddings have half the size already"
+        if refused is not None:
+            faults.append(f"--cache-half: {refused}; leave it out")
     if settings.accumulate > batch_size:
         faults.append(
             f"--accumulate {settings.accumulate}: a batch of {batch_size} has no more than {batch_size} "

@@ -1,4 +1,4 @@
-"""`demo`: lesions drawn in a light that sam-tiny has never seen, before and after it is adapted to them."""
+"""`demo`: drawn lesions that sam-tiny does badly on, before and after it is adapted to them."""
 
 import logging
 from pathlib import Path
@@ -43,17 +43,26 @@ def run_demo(output: Path, *, overwrite: bool = False) -> dict[str, Any]:
             raise RunError(
                 f"--output {output} is not empty: choose another folder, or replace a demo with --overwrite"
             )
-        if not recipe.is_file() or read_config(recipe, "RECIPE") != content:
+        if not _is_demo(recipe):
             raise RunError(
                 f"--overwrite: {output} holds no demo, of which {_RECIPE} is a part: choose another folder"
             )
         remove(output / _DATA)
         remove(output / _REPORT)
     write_config(recipe, content)
-    logger.info("drawing 80 skin lesions in ultraviolet light, which sam-tiny has never seen")
-    draw_lesions(output / _DATA, ultraviolet=True)
+    logger.info("drawing 80 skin lesions as faint negatives, which sam-tiny does badly on")
+    draw_lesions(output / _DATA, faint_negatives=True)
     try:
         return compare(CompareSettings(recipe=recipe, output=output / _REPORT), one_by_one)
     except Interrupted as error:
         on = f"samfit compare {recipe} --output {output / _REPORT}"
         raise Interrupted(f"stopped; go on with '{on}'", error.exit_status) from error
+
+
+def _is_demo(recipe: Path) -> bool:
+    """Return whether a recipe is one that this or an earlier version of the demo wrote."""
+    if not recipe.is_file():
+        return False
+    found = read_config(recipe, "RECIPE")
+    told = ("dataset", "backbone", "methods")
+    return Path(str(found.get("data"))).name == _DATA and all(found.get(key) == RECIPE[key] for key in told)

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from support import real_data
 
-from samfit.data.drawn import draw_lesion, draw_lesions, under_ultraviolet
+from samfit.data.drawn import as_faint_negative, draw_lesion, draw_lesions
 from samfit.errors import StorageError
 
 SPLITS = {"Training": 3, "Test": 2}
 
 
-def drawn(folder: Path, seed: int = 0, *, ultraviolet: bool = False) -> Path:
-    draw_lesions(folder, training=3, test=2, seed=seed, ultraviolet=ultraviolet)
+def drawn(folder: Path, seed: int = 0, *, faint_negatives: bool = False) -> Path:
+    draw_lesions(folder, training=3, test=2, seed=seed, faint_negatives=faint_negatives)
     return folder
 
 
@@ -89,20 +89,20 @@ def test_lesions_vary_and_are_darker_than_the_skin_around_them():
     assert (np.std(centres, axis=0) > 3).all()
 
 
-def test_ultraviolet_light_changes_the_images_alone(tmp_path):
-    plain, shifted = hashes(drawn(tmp_path / "a")), hashes(drawn(tmp_path / "b", ultraviolet=True))
+def test_faint_negatives_differ_in_the_images_alone(tmp_path):
+    plain, shifted = hashes(drawn(tmp_path / "a")), hashes(drawn(tmp_path / "b", faint_negatives=True))
     changed = [name for name, digest in shifted.items() if digest != plain[name]]
     assert len(changed) == sum(SPLITS.values())
     assert all(str(name).endswith(".jpg") for name in changed)
 
 
-def test_in_ultraviolet_light_most_lesions_are_brighter_than_the_skin_around_them():
+def test_in_a_faint_negative_most_lesions_are_brighter_than_the_skin_around_them():
     brighter = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         image, mask = draw_lesion(rng, 96, 72)
         near = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        shifted = under_ultraviolet(rng, image)
+        shifted = as_faint_negative(rng, image)
         brighter.append(shifted[mask].mean() > shifted[near & ~mask].mean())
     assert np.mean(brighter) > 0.9
 

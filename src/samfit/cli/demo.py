@@ -19,9 +19,8 @@ from samfit.cli.output import plain_table, print_table
 def command(output: Path, overwrite: bool) -> None:
     """Show what adaptation does, on images that are drawn for it.
 
-    Draws skin lesions in a light that sam-tiny has never seen, asks it for each with one click, and then
-    adapts its decoder alone, and CAD's adapter beside its encoder. Two minutes at most on two cores; nothing
-    is downloaded.
+    Draws skin lesions as faint negatives, asks sam-tiny for each with one click, and then adapts its decoder
+    alone, and CAD's adapter beside its encoder. Two minutes at most on two cores; nothing is downloaded.
     """
     from samfit.demo import run_demo
 
@@ -39,5 +38,5 @@ def command(output: Path, overwrite: bool) -> None:
     print_table(table)
     click.echo("\nprotocol default; (truth): the click is taken from the drawn mask")
     click.echo(f"\nreport  {click.format_filename(output / 'report' / 'report.html')}: open it in a browser")
-    click.echo("the same with your own images:")
+    click.echo("with your own images:")
     click.echo("  samfit train --data DIR --dataset folder --backbone sam-tiny --output RUN")

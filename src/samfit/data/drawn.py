@@ -35,12 +35,12 @@ def draw_lesions(
     test: int = 20,
     size: tuple[int, int] = (192, 144),
     seed: int = 0,
-    ultraviolet: bool = False,
+    faint_negatives: bool = False,
 ) -> None:
     """Write drawn images and masks into `folder` as ISIC 2016 part 1 lays them out.
 
-    `training`, `test`: images of each split. `size`: width and height. `ultraviolet`: the same lesions as
-    `under_ultraviolet` shows them. The same arguments give the same files. Raises `StorageError` if one
+    `training`, `test`: images of each split. `size`: width and height. `faint_negatives`: the same lesions as
+    `as_faint_negative` shows them. The same arguments give the same files. Raises `StorageError` if one
     cannot be written.
     """
     for split, first, images in (("Training", 0, training), ("Test", training, test)):
@@ -50,8 +50,8 @@ def draw_lesions(
             stem = f"drawn_{first + number:04d}"
             rng = np.random.default_rng([seed, first + number])
             image, mask = draw_lesion(rng, *size)
-            if ultraviolet:
-                image = under_ultraviolet(rng, image)
+            if faint_negatives:
+                image = as_faint_negative(rng, image)
             picture, truth = f"{name}_Data/{stem}.jpg", f"{name}_GroundTruth/{stem}_Segmentation.png"
             _save(folder / picture, image)
             _save(folder / truth, mask.astype(np.uint8) * 255)
@@ -83,10 +83,10 @@ def draw_lesion(
     return np.rint(pixels.clip(0, 1) * 255).astype(np.uint8), outline > 0
 
 
-def under_ultraviolet(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) as if seen in ultraviolet light: what was dark shines, faint and patchy.
+def as_faint_negative(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) in false colours: what was dark is bright, with less contrast and in patches.
 
-    A shift of domain: the same shapes, and nothing that a model has learnt of colours and light holds.
+    A shift of domain: the same shapes, in other colours and another light.
     """
     height, width = image.shape[:2]
     negative = 1 - image[..., [1, 0, 2]].astype(np.float32) / 255  # violet, where skin was

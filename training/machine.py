@@ -1,0 +1,10 @@
+"""What the scripts run on, in the words of the benchmarks."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from record import device_words  # pyright: ignore[reportMissingImports]
+
+MACHINE = device_words("cpu")
