@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +30,7 @@ import pretrain_sam_tiny
 import scenes
 import scoring
 import tables
-from pretrain_sam_tiny import CHECKPOINT, LOG, WEIGHTS, Plan, Pretraining
+from pretrain_sam_tiny import CHECKPOINT, COST, LOG, WEIGHTS, Plan, Pretraining
 
 SHORT = Plan(steps=6, images=2, prompts=2, warmup=0.3, rate=1e-3, corrected=(0.0, 1.0))
 
@@ -244,14 +245,16 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path):
         Pretraining(replace(SHORT, seed=1)).load(tmp_path / CHECKPOINT)
 
 
-def test_the_script_writes_a_log_and_weights_that_samfit_loads(tmp_path, monkeypatch, capsys):
+def test_the_script_writes_a_log_and_weights_that_samfit_loads(tmp_path, monkeypatch, capsys, request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     monkeypatch.setattr(pretrain_sam_tiny, "EVERY", 1)
-    words = ["--steps", "2", "--images", "2", "--prompts", "1", "--threads", "1"]
+    words = ["--steps", "2", "--images", "2", "--prompts", "1", "--threads", "2"]
     assert pretrain_sam_tiny.main(["--output", str(tmp_path), *words]) == 0
     assert "2/2" in capsys.readouterr().out
     lines = (tmp_path / LOG).read_text().splitlines()
     assert lines[0].startswith("step,cpu_seconds")
     assert len(lines) == 3
+    assert ", 2 of " in json.loads((tmp_path / COST).read_text())["machine"]
     assert (tmp_path / WEIGHTS).stat().st_size < 12e6
     loaded = load_backbone("sam-tiny", weights=tmp_path / WEIGHTS)
     assert loaded.image_encoder.pos_embed.dtype == torch.float32

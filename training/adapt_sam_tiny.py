@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from evaluate_sam_tiny import parse_with_sets, values_of
-from machine import MACHINE
+from machine import machine
 from numpy.typing import NDArray
 
 from samfit.backbones import load_backbone
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
             "epochs": given.epochs,
             "weights_hash": load_backbone("sam-tiny", weights=given.weights).weights_hash,
             "versions": versions(),
-            "machine": MACHINE,
+            "machine": machine(),
             "sets": {name: compared(of_starts) for name, of_starts in sets.items()},
         },
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import MACHINE
+from machine import machine
 from pretrain_sam_tiny import COST, WEIGHTS
 from scoring import HELD_OUT, Scores, data_scores, pooled, scene_scores
 
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
             "training": json.loads((given.run / COST).read_text(encoding="utf-8")),
             "weights_hash": backbones["trained"].weights_hash,
             "versions": versions(),
-            "machine": MACHINE,
+            "machine": machine(),
             "held_out": {"seed": HELD_OUT, "scenes": given.scenes}
             | {
                 "by_kind": _compared(_grouped(scenes, lambda family, kind: kind)),

@@ -7,4 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from record import device_words  # pyright: ignore[reportMissingImports]
 
-MACHINE = device_words("cpu")
+
+def machine() -> str:
+    """Return the processor, and how many threads of it torch uses now."""
+    return device_words("cpu")

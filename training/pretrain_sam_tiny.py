@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import MACHINE
+from machine import machine
 from objective import Question, ask, objective
 from scoring import HELD_OUT, means, scene_scores
 from torch import Tensor
@@ -208,7 +208,7 @@ def keep(run: Pretraining, output: Path) -> None:
         "scenes": run.step * run.plan.images,
         "prompts": run.step * run.plan.images * run.plan.prompts,
         "cpu_hours": run.seconds / 3600,
-        "machine": MACHINE,
+        "machine": machine(),
         "versions": versions(),
     }
     write_json(output / COST, cost)
