@@ -8,7 +8,7 @@ from samfit.compare.comparing import compare, require_report
 from samfit.compare.work import one_by_one
 from samfit.config import read_config, write_config
 from samfit.data.drawn import draw_lesions
-from samfit.errors import Interrupted, RunError
+from samfit.errors import Interrupted, RunError, to_call
 from samfit.files import remove
 from samfit.runs import require_folder
 from samfit.settings import CompareSettings
@@ -55,8 +55,8 @@ def run_demo(output: Path, *, overwrite: bool = False) -> dict[str, Any]:
     try:
         return compare(CompareSettings(recipe=recipe, output=output / _REPORT), one_by_one)
     except Interrupted as error:
-        on = f"samfit compare {recipe} --output {output / _REPORT}"
-        raise Interrupted(f"stopped; go on with '{on}'", error.exit_status) from error
+        on = to_call("compare", recipe, "--output", output / _REPORT)
+        raise Interrupted(f"stopped; go on with {on}", error.exit_status) from error
 
 
 def _is_demo(recipe: Path) -> bool:

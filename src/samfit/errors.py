@@ -14,6 +14,7 @@
 A message says which file or flag, what was found, what was expected and what to do.
 """
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -76,6 +77,11 @@ class Interrupted(SamfitError):
     def __init__(self, message: str, exit_status: int = 130):
         super().__init__(message)
         self.exit_status = exit_status
+
+
+def to_call(*words: object) -> str:
+    """Return a call of samfit between quotes, such that a shell takes what is between them word for word."""
+    return f"'{shlex.join(['samfit', *map(str, words)])}'"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -21,9 +21,14 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
 """What is imported, to the extra of samfit that installs it."""
 
 
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported."""
+    return find_spec(package) is not None
+
+
 def require_packages(purpose: str, packages: Iterable[str]) -> None:
     """Raise `SettingError` if some of the packages are not installed. `purpose`: the flag that needs them."""
-    missing = [name for name in dict.fromkeys(packages) if find_spec(name) is None]
+    missing = [name for name in dict.fromkeys(packages) if not is_installed(name)]
     if missing:
         extras = ",".join(dict.fromkeys(EXTRAS[name] for name in missing))
         raise SettingError(

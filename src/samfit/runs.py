@@ -21,7 +21,7 @@ from torch import Tensor
 
 from samfit.config import parse, read_config
 from samfit.defaults import tables
-from samfit.errors import RunError
+from samfit.errors import RunError, to_call
 from samfit.files import remove, write_bytes
 from samfit.methods.adapted import AdaptedModel
 from samfit.settings import TrainSettings
@@ -143,7 +143,7 @@ def require_free(run: RunFolder, *, overwrite: bool) -> None:
     if run.holds_run():
         raise RunError(
             f"--output {path} already holds a run: choose another folder, go on with "
-            f"'samfit train --resume {path}', or replace it with --overwrite"
+            f"{to_call('train', '--resume', path)}, or replace it with --overwrite"
         )
     taken = [content.name for content in run.contents() if content.exists()]
     if taken:

@@ -104,12 +104,12 @@ def test_a_demo_that_was_stopped_goes_on_with_the_command_that_it_names(tmp_path
         raise Interrupted("stopped", 143)
         yield
 
-    demo = tmp_path / "demo"
+    demo = tmp_path / "my demo"
     with monkeypatch.context() as patch:
         patch.setattr(module, "one_by_one", stopped)
         assert main(["demo", "--output", str(demo)]) == 143
     said = capsys.readouterr().err
-    command = f"samfit compare {demo / 'recipe.yaml'} --output {demo / 'report'}"
+    command = f"samfit compare '{demo / 'recipe.yaml'}' --output '{demo / 'report'}'"
     assert f"stopped; go on with '{command}'" in said
     assert main(shlex.split(command)[1:]) == 0
     assert (demo / "report/report.html").is_file()

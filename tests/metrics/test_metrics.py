@@ -151,6 +151,9 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
         match=r"^S-measure, HD95: not installed: py_sod_metrics, monai, scipy; pip install '\.\[metrics\]'",
     ):
         require_metrics(["dice", "s_measure", "hd95", "hd95"])
+    monkeypatch.setattr("samfit.packages.find_spec", lambda name: None if name == "monai" else name)
+    with pytest.raises(SettingError, match=r"^HD95: not installed: monai; "):
+        require_metrics(["dice", "s_measure", "hd95"])
 
 
 def test_metrics_load_no_torch_and_no_extra():

@@ -15,7 +15,7 @@ from samfit.backbones.writing import write_state
 from samfit.config import parse, write_config
 from samfit.defaults import in_words, resolve, tables
 from samfit.engine.published import KINDS, UNSUPPORTED, PublishedKind, adapter_names, kind_of
-from samfit.errors import SettingError, WeightsError
+from samfit.errors import SettingError, WeightsError, to_call
 from samfit.files import sha256_of_file, write_json
 from samfit.methods import attach
 from samfit.methods.adapted import AdaptedModel
@@ -67,7 +67,7 @@ def _recognise(content: Mapping[str, Tensor], path: Path) -> tuple[PublishedKind
     if kind is None and backbone is not None:
         raise WeightsError(
             f"{path}: weights of {backbone} without an adapter; train on them with "
-            f"'samfit train --backbone {backbone} --weights {path}'"
+            + to_call("train", "--backbone", backbone, "--weights", path)
         )
     if kind is None:
         raise WeightsError(

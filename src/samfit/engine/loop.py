@@ -30,7 +30,7 @@ from samfit.engine.samples import write_samples
 from samfit.engine.scoring import ImageScore, means, score_set
 from samfit.engine.stepping import AtOnce, NothingLess, Stepper
 from samfit.engine.stopping import StopRequest
-from samfit.errors import Interrupted, RunError
+from samfit.errors import Interrupted, RunError, to_call
 from samfit.losses import loss_function
 from samfit.methods.adapted import AdaptedModel
 from samfit.methods.precision import autocast
@@ -348,6 +348,6 @@ class Loop:
         status = 128 + (self.stop.signal or signal.SIGTERM)
         raise Interrupted(
             f"stopped in epoch {self.position.epoch + 1}; go on with "
-            f"'samfit train --resume {self.task.folder.path}'",
+            + to_call("train", "--resume", self.task.folder.path),
             status,
         )

@@ -26,7 +26,7 @@ from samfit.engine.logs import open_logger, require_logger
 from samfit.engine.loop import Loop, Task
 from samfit.engine.memory import on_device
 from samfit.engine.models import build_model, prompt_rule
-from samfit.errors import RunError, SettingError
+from samfit.errors import RunError, SettingError, to_call
 from samfit.files import storage_errors, write_json, write_text
 from samfit.methods.adapted import AdaptedModel
 from samfit.methods.precision import store_frozen
@@ -129,7 +129,8 @@ def resume(run: Path) -> Path:
     if settings.data is None:
         raise RunError(
             f"{run} was imported, not trained here: there is nothing to go on with; to train from it, start "
-            f"another run with 'samfit train --config {folder.config} --data DIR --output RUN'"
+            "another run with "
+            + to_call("train", "--config", folder.config, "--data", "DIR", "--output", "RUN")
         )
     if folder.summary.is_file():
         logger.info("%s is finished; there is nothing left to train", run)

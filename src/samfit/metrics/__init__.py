@@ -6,7 +6,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Literal
 
-from samfit.packages import require_packages
+from samfit.packages import is_installed, require_packages
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ SURFACES = tuple(row.name for row in METRICS.values() if row.kind == "surfaces")
 
 def require_metrics(names: Iterable[str]) -> None:
     """Raise `SettingError` if a metric needs a package that is not installed."""
-    rows = [METRICS[name] for name in dict.fromkeys(names) if METRICS[name].packages]
+    rows = [
+        METRICS[name] for name in dict.fromkeys(names) if not all(map(is_installed, METRICS[name].packages))
+    ]
     titles = ", ".join(row.title for row in rows)
     require_packages(titles, (package for row in rows for package in row.packages))
 
