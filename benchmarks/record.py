@@ -65,12 +65,11 @@ def commit() -> dict[str, Any]:
     return {"commit": head.stdout.strip(), "changed_since": bool(changes.stdout)}
 
 
-def device_words(device: str) -> str:
-    """Return what is measured on, in words."""
+def device_words(device: str, threads: int | None = None) -> str:
+    """Return what is measured on, in words. `threads`: of a processor; torch's own if not given."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     capability = torch.backends.cpu.get_cpu_capability()
-    return (
-        f"{names[0] if names else 'CPU'} ({capability}), {torch.get_num_threads()} of {os.cpu_count()} cores"
-    )
+    used = threads or torch.get_num_threads()
+    return f"{names[0] if names else 'CPU'} ({capability}), {used} of {os.cpu_count()} cores"

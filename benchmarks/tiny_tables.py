@@ -18,20 +18,27 @@ _STARTS = {"trained": "these weights", "random": "random weights"}
 
 
 def training_table(results: Path) -> str:
-    """Return what the weights of sam-tiny cost."""
-    training = _scores(results)["training"]
+    """Return what the weights of sam-tiny cost: each run that began where another ended has a column."""
+    runs = [_scores(results)["training"]]
+    while before := runs[0].get("before"):
+        runs.insert(0, before)
+    columns = [list(_costs(run).values()) for run in runs]
+    lines = [list(line) for line in zip(_costs(runs[0]), *columns, strict=True)]
+    return table(["what", *(f"run {number}" for number in range(1, len(runs) + 1))], lines)
+
+
+def _costs(training: Mapping[str, Any]) -> dict[str, str]:
     plan = training["plan"]
-    lines = [
-        ["steps", f"{training['steps']:,} of {plan['steps']:,}"],
-        ["scenes", f"{training['scenes']:,}, {plan['images']} a step"],
-        ["prompts", f"{training['prompts']:,}, {plan['prompts']} a scene"],
-        ["learning rate", f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:g})"],
-        ["seed", str(plan["seed"])],
-        ["time", f"{training['cpu_hours']:.1f} core-hours; no GPU"],
-        ["machine", training["machine"]],
-        ["versions", ", ".join(f"{name} {version}" for name, version in training["versions"].items())],
-    ]
-    return table(["what", "how much"], lines)
+    return {
+        "steps": f"{training['steps']:,} of {plan['steps']:,}",
+        "scenes": f"{training['scenes']:,}, {plan['images']} a step",
+        "prompts": f"{training['prompts']:,}, {plan['prompts']} a scene",
+        "learning rate": f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:.2g})",
+        "seed": str(plan["seed"]),
+        "time": f"{training['cpu_hours']:.1f} core-hours; no GPU",
+        "machine": training["machine"],
+        "versions": ", ".join(f"{name} {version}" for name, version in training["versions"].items()),
+    }
 
 
 def protocol(results: Path) -> str:

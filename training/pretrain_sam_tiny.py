@@ -10,12 +10,12 @@ checkpoint, sam-tiny.safetensors with run.json, which says what they cost.
 import argparse
 import csv
 import io
-import math
+import json
 import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
@@ -32,7 +32,7 @@ from samfit.backbones.base import Backbone
 from samfit.backbones.writing import write_weights
 from samfit.engine.stopping import StopRequest
 from samfit.errors import SettingError
-from samfit.files import atomic_path, write_json, write_text
+from samfit.files import atomic_path, sha256_of_file, write_json, write_text
 from samfit.runs import versions
 
 CHECKPOINT, LOG, PROCESS = "checkpoint.pt", "log.csv", "pid"
@@ -47,46 +47,56 @@ SCORE_EVERY = 2000
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is; a checkpoint goes on with its own plan only."""
+    """What a run is; a checkpoint goes on with its own plan only, but may do so for more steps or fewer."""
 
-    steps: int = 20_000
+    steps: int = 6_600
     seed: int = 0
-    images: int = 8
+    start: str | None = None
+    """SHA-256 of the weights that it starts from, if they are not random."""
+    images: int = 16
     """Scenes a step."""
+    at_once: int = 8
+    """Scenes of a step whose gradient is computed together; with more threads than one, side by side."""
     prompts: int = 4
     """Prompts a scene."""
-    rate: float = 3e-3
+    rate: float = 2e-3
     """Largest learning rate of the matrices of linear layers, which Muon trains: it left the answer "nothing
     anywhere" a good deal sooner than AdamW, here as elsewhere (arXiv 2502.16982)."""
     other_rate: float = 1 / 3
     """Share of that for everything else, which AdamW trains."""
-    warmup: float = 0.015
-    """Share of the run until it is reached; then it falls to zero along a cosine."""
+    warmup: int = 200
+    """Steps until it is reached."""
+    fall: float = 0.9
+    """Share of the run, its last one, in which it falls to zero along a line: before that a checkpoint knows
+    nothing of how long the run will be, and may go on with more steps."""
     decay: float = 0.05
     """Weight decay, of the matrices alone."""
-    focal: tuple[float, float] = (0.1, 0.2)
-    """Shares of the run between which the focal loss takes the place of cross-entropy."""
-    corrected: tuple[float, float] = (0.15, 0.35)
-    """Share of the run from which on answers are corrected by clicks, and the share of such steps."""
+    focal: tuple[int, int] = (500, 1000)
+    """Steps between which the focal loss takes the place of cross-entropy."""
+    corrected: tuple[int, float] = (1000, 0.2)
+    """Step from which on answers are corrected by clicks, and the share of such steps."""
     averaging: float = 0.999
     """How much of the average of weights is kept at each step."""
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step, 0…`rate`."""
-        done = (step + 1) / self.steps
-        if done < self.warmup:
-            return self.rate * done / self.warmup
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
+        left = (self.steps - step) / (self.fall * self.steps)
+        return self.rate * min((step + 1) / self.warmup, left, 1.0)
+
+    def goes_on(self, other: "Plan", step: int) -> bool:
+        """Tell whether a run of this plan would have come to `step` as one of `other` did."""
+        falling = any(step > (1 - plan.fall) * plan.steps for plan in (self, other))
+        return self == other or (not falling and replace(other, steps=self.steps) == self)
 
     def focal_at(self, step: int) -> float:
         """Return the share of the focal loss at a step, 0…1."""
         first, last = self.focal
-        return min(1.0, max(0.0, (step / self.steps - first) / (last - first)))
+        return min(1.0, max(0.0, (step - first) / (last - first)))
 
     def rounds_at(self, step: int, rng: np.random.Generator) -> int:
         """Return how often the decoder is asked at a step: once, twice or three times."""
         first, share = self.corrected
-        if step < first * self.steps or rng.random() >= share:
+        if step < first or rng.random() >= share:
             return 1
         return int(rng.integers(2, 4))
 
@@ -94,15 +104,24 @@ class Plan:
 class Pretraining:
     """A model, its optimizers, the average of its weights, and how far it has come."""
 
-    def __init__(self, plan: Plan):
-        self.plan = plan
+    def __init__(self, plan: Plan, threads: int = 1, start: Path | None = None):
+        """`threads`: pieces of a step that are computed side by side; results do not depend on it.
+
+        `start`: the folder of the run whose weights it starts from, or None for random ones.
+        """
+        self.plan, self.threads = plan, threads
+        self.before = start and json.loads((start / COST).read_text(encoding="utf-8"))
+        """What the weights cost that it starts from."""
+        self.workers = ThreadPoolExecutor(threads)
         self.step = 0
         self.seconds = 0.0
         """Processor time of all threads that the steps so far took: the machine may be shared."""
         self.rows: list[dict[str, float]] = []
         """The lines of the log."""
-        self.backbone = load_backbone("sam-tiny", weights="random", seed=plan.seed).train()
-        self.backbone.attend("eager")  # the quickest at this size
+        self.backbone = load_backbone(
+            "sam-tiny", weights=start / WEIGHTS if start else "random", seed=plan.seed
+        )
+        self.backbone.train().attend("eager")  # the quickest at this size
         self.trained = _trained(self.backbone)
         matrices = [
             module.weight for module in self.backbone.modules() if isinstance(module, torch.nn.Linear)
@@ -121,11 +140,14 @@ class Pretraining:
         rng = np.random.default_rng([plan.seed, step])
         for optimizer, share in zip(self.optimizers, (1.0, plan.other_rate), strict=True):
             optimizer.param_groups[0]["lr"] = share * plan.rate_at(step)
-            optimizer.zero_grad()
-        parts = objective(
-            self.backbone, question, focal=plan.focal_at(step), rounds=plan.rounds_at(step, rng), rng=rng
-        )
-        torch.stack(list(parts.values())).sum().backward()
+        rounds = plan.rounds_at(step, rng)
+        pieces = list(question.parts(plan.at_once))
+        answers = self.workers.map(self._gradients, pieces, [rounds] * len(pieces), rng.spawn(len(pieces)))
+        parts, gradients = zip(*answers, strict=True)
+        weights = [len(piece.frame) / len(question.frame) for piece in pieces]
+        for parameter, *of_pieces in zip(self.trained.values(), *gradients, strict=True):
+            weighted = [weight * gradient for weight, gradient in zip(weights, of_pieces, strict=True)]
+            parameter.grad = torch.stack(weighted).sum(0)
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -134,7 +156,19 @@ class Pretraining:
             for name, parameter in self.trained.items():
                 self.average[name].lerp_(parameter, 1 - kept)
         self.step += 1
-        return {name: part.item() for name, part in parts.items()}
+        return {name: float(np.dot(weights, [part[name] for part in parts])) for name in parts[0]}
+
+    def _gradients(
+        self, question: Question, rounds: int, rng: np.random.Generator
+    ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+        """Return the parts of the loss of a piece of a step, and its gradients in the order of `trained`."""
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # threads would share the cache
+            parts = objective(
+                self.backbone, question, focal=self.plan.focal_at(self.step), rounds=rounds, rng=rng
+            )
+        loss = torch.stack(list(parts.values())).sum()
+        gradients = torch.autograd.grad(loss, list(self.trained.values()), materialize_grads=True)
+        return {name: part.item() for name, part in parts.items()}, gradients
 
     def questions(self) -> Iterator[Question]:
         """Yield the questions of the steps that are left; the next one is drawn while one is learnt."""
@@ -173,7 +207,7 @@ class Pretraining:
     def load(self, path: Path) -> None:
         """Go on where the run that wrote `path` stood. Raises `SettingError` if its plan was another."""
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        if state["plan"] != asdict(self.plan):
+        if not self.plan.goes_on(Plan(**state["plan"]), state["step"]):
             raise SettingError(
                 f"{path} is of a run with another plan: {state['plan']}; take another --output"
             )
@@ -208,8 +242,9 @@ def keep(run: Pretraining, output: Path) -> None:
         "scenes": run.step * run.plan.images,
         "prompts": run.step * run.plan.images * run.plan.prompts,
         "cpu_hours": run.seconds / 3600,
-        "machine": machine(),
+        "machine": machine(run.threads),
         "versions": versions(),
+        "before": run.before,
     }
     write_json(output / COST, cost)
 
@@ -218,16 +253,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, or go on training, and export; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="a run whose weights to start from")
     parser.add_argument("--steps", type=int, default=Plan.steps)
     parser.add_argument("--seed", type=int, default=Plan.seed)
     parser.add_argument("--images", type=int, default=Plan.images, help="scenes a step")
     parser.add_argument("--prompts", type=int, default=Plan.prompts, help="prompts a scene")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--threads", type=int, default=2, help="parts of a step that are computed side by side"
+    )
     given = parser.parse_args(arguments)
     if given.seed == HELD_OUT:
         parser.error(f"--seed {HELD_OUT} draws the scenes that the model is scored on; take another")
-    torch.set_num_threads(given.threads)
-    run = Pretraining(Plan(steps=given.steps, seed=given.seed, images=given.images, prompts=given.prompts))
+    torch.set_num_threads(1)
+    start = given.start and sha256_of_file(given.start / WEIGHTS)
+    plan = Plan(given.steps, given.seed, start, given.images, prompts=given.prompts)
+    run = Pretraining(plan, given.threads, given.start)
     if (given.output / CHECKPOINT).exists():
         run.load(given.output / CHECKPOINT)
     write_text(given.output / PROCESS, f"{os.getpid()}\n")

@@ -136,7 +136,7 @@ _TINY = BackboneCard(
         "sam-tiny.safetensors",
         None,
         2213056,
-        "3d6263754d4034ff04b1724651dc8fadb327ee911de21d98b96dc530a89ab565",
+        "eadbec34f97c66b4694f41cd72a46e8284c8f558fa764af428b69f81306d075d",
         "Apache-2.0",
     ),
     defaults={"epochs": 30, "learning_rate": 1e-3},
