@@ -217,7 +217,7 @@ def test_pieces_of_a_step_count_by_their_images():
     plan = replace(SHORT, images=3, corrected=(SHORT.steps, 0.0))
     whole, pieces = Pretraining(replace(plan, at_once=3)), Pretraining(replace(plan, at_once=2))
     question = objective.ask(whole.backbone, 0, 0, images=3, prompts=2)
-    assert [len(piece.truth) for piece in question.parts(2)] == [4, 2]
+    assert [len(piece.truth) for piece in question.pieces(2)] == [4, 2]
     assert pieces.learn(question) == pytest.approx(whole.learn(question), rel=2e-3)
     one, other = (
         torch.cat([parameter.grad.flatten() for parameter in run.trained.values()]) for run in (whole, pieces)

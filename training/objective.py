@@ -49,8 +49,8 @@ class Question:
         """Prompts an image."""
         return len(self.truth) // len(self.frame)
 
-    def parts(self, images: int) -> Iterator["Question"]:
-        """Yield the question in parts of up to `images` images."""
+    def pieces(self, images: int) -> Iterator["Question"]:
+        """Yield the question in pieces of up to `images` images."""
         for number, prompts in enumerate(self.prompts.split(images * self.each)):
             of_images = slice(number * images, (number + 1) * images)
             of_prompts = slice(number * images * self.each, (number + 1) * images * self.each)

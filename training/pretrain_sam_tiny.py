@@ -47,7 +47,10 @@ SCORE_EVERY = 2000
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is; a checkpoint goes on with its own plan only, but may do so for more steps or fewer."""
+    """What a run is; a checkpoint goes on with its own plan only, but may do so for more steps or fewer.
+
+    The defaults, apart from seed and start, are those of the last run of the weights that ship.
+    """
 
     steps: int = 6_600
     seed: int = 0
@@ -141,7 +144,7 @@ class Pretraining:
         for optimizer, share in zip(self.optimizers, (1.0, plan.other_rate), strict=True):
             optimizer.param_groups[0]["lr"] = share * plan.rate_at(step)
         rounds = plan.rounds_at(step, rng)
-        pieces = list(question.parts(plan.at_once))
+        pieces = list(question.pieces(plan.at_once))
         answers = self.workers.map(self._gradients, pieces, [rounds] * len(pieces), rng.spawn(len(pieces)))
         parts, gradients = zip(*answers, strict=True)
         weights = [len(piece.frame) / len(question.frame) for piece in pieces]
@@ -259,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=Plan.images, help="scenes a step")
     parser.add_argument("--prompts", type=int, default=Plan.prompts, help="prompts a scene")
     parser.add_argument(
-        "--threads", type=int, default=2, help="parts of a step that are computed side by side"
+        "--threads", type=int, default=2, help="pieces of a step that are computed side by side"
     )
     given = parser.parse_args(arguments)
     if given.seed == HELD_OUT:
