@@ -35,7 +35,11 @@ def _costs(training: Mapping[str, Any]) -> dict[str, str]:
         "prompts": f"{training['prompts']:,}, {plan['prompts']} a scene",
         "learning rate": f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:.2g})",
         "seed": str(plan["seed"]),
-        "time": f"{training['cpu_hours']:.1f} core-hours; no GPU",
+        "time": (
+            f"{training['cuda_hours']:.2f} hours"
+            if "cuda_hours" in training
+            else f"{training['cpu_hours']:.1f} core-hours; no GPU"
+        ),
         "machine": training["machine"],
         "versions": ", ".join(f"{name} {version}" for name, version in training["versions"].items()),
     }

@@ -8,6 +8,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from record import device_words  # pyright: ignore[reportMissingImports]
 
 
-def machine(threads: int | None = None) -> str:
-    """Return the processor, and how many threads of it are used: as many as torch does now if not given."""
-    return device_words("cpu", threads)
+def machine(threads: int | None = None, device: str = "cpu") -> str:
+    """Return the GPU, or the processor and how many threads of it are used: torch's own if not given."""
+    return device_words(device, threads)

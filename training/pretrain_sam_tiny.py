@@ -12,20 +12,26 @@ import csv
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from graphs import Recorded
 from machine import machine
-from objective import Question, ask, objective
+from objective import MOST_ROUNDS, Question, ask, objective
+from optimizers import Muon
 from scoring import HELD_OUT, means, scene_scores
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from samfit.backbones import load_backbone
 from samfit.backbones.base import Backbone
@@ -52,16 +58,18 @@ class Plan:
     The defaults, apart from seed and start, are those of the last run of the weights that ship.
     """
 
-    steps: int = 6_600
+    steps: int = 6_000
     seed: int = 0
     start: str | None = None
     """SHA-256 of the weights that it starts from, if they are not random."""
     images: int = 16
     """Scenes a step."""
-    at_once: int = 8
+    at_once: int = 4
     """Scenes of a step whose gradient is computed together; with more threads than one, side by side."""
-    prompts: int = 4
-    """Prompts a scene."""
+    views: int = 1
+    """How many steps show each scene, turned and mirrored: a GPU learns faster than scenes are drawn."""
+    prompts: int = 8
+    """Prompts a scene: twice as many take 1.3 times the time."""
     rate: float = 2e-3
     """Largest learning rate of the matrices of linear layers, which Muon trains: it left the answer "nothing
     anywhere" a good deal sooner than AdamW, here as elsewhere (arXiv 2502.16982)."""
@@ -76,7 +84,7 @@ class Plan:
     """Weight decay, of the matrices alone."""
     focal: tuple[int, int] = (500, 1000)
     """Steps between which the focal loss takes the place of cross-entropy."""
-    corrected: tuple[int, float] = (1000, 0.2)
+    corrected: tuple[int, float] = (1000, 0.1)
     """Step from which on answers are corrected by clicks, and the share of such steps."""
     averaging: float = 0.999
     """How much of the average of weights is kept at each step."""
@@ -101,30 +109,35 @@ class Plan:
         first, share = self.corrected
         if step < first or rng.random() >= share:
             return 1
-        return int(rng.integers(2, 4))
+        return int(rng.integers(2, MOST_ROUNDS + 1))
 
 
 class Pretraining:
     """A model, its optimizers, the average of its weights, and how far it has come."""
 
-    def __init__(self, plan: Plan, threads: int = 1, start: Path | None = None):
+    def __init__(self, plan: Plan, threads: int = 1, start: Path | None = None, device: str = "cpu"):
         """`threads`: pieces of a step that are computed side by side; results do not depend on it.
 
         `start`: the folder of the run whose weights it starts from, or None for random ones.
         """
-        self.plan, self.threads = plan, threads
+        self.plan, self.threads, self.device = plan, threads, torch.device(device)
         self.before = start and json.loads((start / COST).read_text(encoding="utf-8"))
         """What the weights cost that it starts from."""
         self.workers = ThreadPoolExecutor(threads)
         self.step = 0
         self.seconds = 0.0
-        """Processor time of all threads that the steps so far took: the machine may be shared."""
+        """What the steps so far took: processor time of all threads on a CPU, since the machine may be
+        shared, without that of the workers that draw; plain time on a GPU."""
         self.rows: list[dict[str, float]] = []
         """The lines of the log."""
         self.backbone = load_backbone(
             "sam-tiny", weights=start / WEIGHTS if start else "random", seed=plan.seed
         )
-        self.backbone.train().attend("eager")  # the quickest at this size
+        on_gpu = self.device.type == "cuda"
+        # The quickest at this size; torch's own attention is slow backwards on a CPU.
+        self.backbone.to(self.device).train().attend("eager")
+        decoder: Any = self.backbone.mask_decoder
+        decoder.config._attn_implementation = "sdpa" if on_gpu else "eager"
         self.trained = _trained(self.backbone)
         matrices = [
             module.weight for module in self.backbone.modules() if isinstance(module, torch.nn.Linear)
@@ -132,60 +145,72 @@ class Pretraining:
         known = set(map(id, matrices))
         others = [parameter for parameter in self.trained.values() if id(parameter) not in known]
         self.optimizers = (
-            torch.optim.Muon(matrices, weight_decay=plan.decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, weight_decay=0.0),
+            Muon(matrices, weight_decay=plan.decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, weight_decay=0.0, capturable=on_gpu),
         )
+        self.rate, self.focal, self.fresh = torch.zeros(3, device=self.device)
+        """Learning rate, share of the focal loss, and share of the new weights in the average, of a step."""
+        steps = {rounds: partial(self._step, rounds=rounds) for rounds in range(1, MOST_ROUNDS + 1)}
+        self._steps = {rounds: Recorded(step) if on_gpu else step for rounds, step in steps.items()}
         self.average = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
 
-    def learn(self, question: Question) -> dict[str, float]:
-        """Take one step on a question and return the parts of its loss."""
+    def learn(self, question: Question) -> dict[str, Tensor]:
+        """Take one step on a question and return the parts of its loss, scalars."""
         plan, step = self.plan, self.step
-        rng = np.random.default_rng([plan.seed, step])
-        for optimizer, share in zip(self.optimizers, (1.0, plan.other_rate), strict=True):
-            optimizer.param_groups[0]["lr"] = share * plan.rate_at(step)
-        rounds = plan.rounds_at(step, rng)
-        pieces = list(question.pieces(plan.at_once))
-        answers = self.workers.map(self._gradients, pieces, [rounds] * len(pieces), rng.spawn(len(pieces)))
+        self.rate.fill_(plan.rate_at(step))
+        self.focal.fill_(plan.focal_at(step))
+        self.fresh.fill_(1 - min(plan.averaging, (step + 1) / (step + 10)))
+        rounds = plan.rounds_at(step, np.random.default_rng([plan.seed, step]))
+        parts = self._steps[rounds](question.to(self.device))
+        self.step += 1
+        return parts
+
+    def _step(self, question: Question, rounds: int) -> dict[str, Tensor]:
+        pieces = list(question.pieces(self.plan.at_once))
+        shares = [len(piece.images) / len(question.images) for piece in pieces]
+        side_by_side = self.workers.map if self.threads > 1 else map
+        answers = side_by_side(partial(self._gradients, rounds=rounds), pieces, shares)
         parts, gradients = zip(*answers, strict=True)
-        weights = [len(piece.frame) / len(question.frame) for piece in pieces]
         for parameter, *of_pieces in zip(self.trained.values(), *gradients, strict=True):
-            weighted = [weight * gradient for weight, gradient in zip(weights, of_pieces, strict=True)]
-            parameter.grad = torch.stack(weighted).sum(0)
+            parameter.grad = reduce(torch.add, of_pieces)
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
-        for optimizer in self.optimizers:
+        for optimizer, share in zip(self.optimizers, (1.0, self.plan.other_rate), strict=True):
+            optimizer.param_groups[0]["lr"] = share * self.rate
             optimizer.step()
-        kept = min(plan.averaging, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                self.average[name].lerp_(parameter, 1 - kept)
-        self.step += 1
-        return {name: float(np.dot(weights, [part[name] for part in parts])) for name in parts[0]}
+                self.average[name].lerp_(parameter, self.fresh)
+        return {name: reduce(torch.add, [part[name] for part in parts]) for name in parts[0]}
 
     def _gradients(
-        self, question: Question, rounds: int, rng: np.random.Generator
-    ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
-        """Return the parts of the loss of a piece of a step, and its gradients in the order of `trained`."""
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # threads would share the cache
-            parts = objective(
-                self.backbone, question, focal=self.plan.focal_at(self.step), rounds=rounds, rng=rng
-            )
+        self, question: Question, share: float, rounds: int
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Return the parts of the loss of a piece of a step, and its gradients in the order of `trained`.
+
+        Both are what the piece, a `share` of the step, adds to those of the whole.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):  # threads would share it
+            parts = objective(self.backbone, question, focal=self.focal, rounds=rounds)
+        parts = {name: share * part for name, part in parts.items()}
         loss = torch.stack(list(parts.values())).sum()
         gradients = torch.autograd.grad(loss, list(self.trained.values()), materialize_grads=True)
-        return {name: part.item() for name, part in parts.items()}, gradients
+        return {name: part.detach() for name, part in parts.items()}, gradients
 
-    def questions(self) -> Iterator[Question]:
-        """Yield the questions of the steps that are left; the next one is drawn while one is learnt."""
-        plan = self.plan
+    def questions(self, workers: int = 0) -> Iterator[Question]:
+        """Yield the questions of the steps that are left.
 
-        def drawn(step: int) -> Question:
-            return ask(self.backbone, plan.seed, step, images=plan.images, prompts=plan.prompts)
-
-        with ThreadPoolExecutor(1) as drawing:
-            following = drawing.submit(drawn, self.step)
-            for step in range(self.step, plan.steps):
-                question = following.result()
-                following = drawing.submit(drawn, step + 1)
-                yield question
+        `workers`: processes that draw them beside the training; results do not depend on it.
+        """
+        drawn = DataLoader(
+            _Questions(self.plan),
+            batch_size=None,
+            sampler=range(self.step, self.plan.steps),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,  # new scenes take longer than scenes shown again
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_prepare_worker,
+        )
+        yield from drawn
 
     def averaged(self) -> Backbone:
         """Return a backbone of its own with the averaged weights."""
@@ -209,7 +234,7 @@ class Pretraining:
 
     def load(self, path: Path) -> None:
         """Go on where the run that wrote `path` stood. Raises `SettingError` if its plan was another."""
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         if not self.plan.goes_on(Plan(**state["plan"]), state["step"]):
             raise SettingError(
                 f"{path} is of a run with another plan: {state['plan']}; take another --output"
@@ -219,6 +244,23 @@ class Pretraining:
         for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         self.average = state["average"]
+
+
+@dataclass(frozen=True)
+class _Questions(Dataset[Question]):
+    """The question of each step of a plan, by its number."""
+
+    plan: Plan
+
+    def __getitem__(self, step: int) -> Question:
+        plan = self.plan
+        return ask(plan.seed, step, images=plan.images, prompts=plan.prompts, views=plan.views)
+
+
+def _prepare_worker(_: int) -> None:
+    """Leave it to the main process to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _trained(backbone: Backbone) -> dict[str, Tensor]:
@@ -244,8 +286,8 @@ def keep(run: Pretraining, output: Path) -> None:
         "steps": run.step,
         "scenes": run.step * run.plan.images,
         "prompts": run.step * run.plan.images * run.plan.prompts,
-        "cpu_hours": run.seconds / 3600,
-        "machine": machine(run.threads),
+        f"{run.device.type}_hours": run.seconds / 3600,
+        "machine": machine(run.threads, run.device.type),
         "versions": versions(),
         "before": run.before,
     }
@@ -259,23 +301,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--start", type=Path, metavar="DIR", help="a run whose weights to start from")
     parser.add_argument("--steps", type=int, default=Plan.steps)
     parser.add_argument("--seed", type=int, default=Plan.seed)
+    parser.add_argument("--rate", type=float, default=Plan.rate, help="largest learning rate of matrices")
     parser.add_argument("--images", type=int, default=Plan.images, help="scenes a step")
-    parser.add_argument("--prompts", type=int, default=Plan.prompts, help="prompts a scene")
+    parser.add_argument("--at-once", type=int, default=Plan.at_once, help="scenes that are one piece")
+    parser.add_argument("--views", type=int, default=Plan.views, help="steps that show each scene")
+    parser.add_argument("--prompts", type=int, default=Plan.prompts, help="prompts an image")
     parser.add_argument(
         "--threads", type=int, default=2, help="pieces of a step that are computed side by side"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes beside")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args(arguments)
     if given.seed == HELD_OUT:
         parser.error(f"--seed {HELD_OUT} draws the scenes that the model is scored on; take another")
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)  # also in the processes that draw: there it is too late to change it
     start = given.start and sha256_of_file(given.start / WEIGHTS)
-    plan = Plan(given.steps, given.seed, start, given.images, prompts=given.prompts)
-    run = Pretraining(plan, given.threads, given.start)
+    names = ("steps", "seed", "rate", "images", "at_once", "views", "prompts")
+    plan = Plan(start=start, **{name: getattr(given, name) for name in names})
+    run = Pretraining(plan, given.threads, given.start, given.device)
     if (given.output / CHECKPOINT).exists():
         run.load(given.output / CHECKPOINT)
     write_text(given.output / PROCESS, f"{os.getpid()}\n")
     with StopRequest() as stop:
-        train(run, given.output, stop)
+        train(run, given.output, stop, given.workers)
     if run.step < run.plan.steps:
         print(f"stopped after {run.step} of {run.plan.steps} steps; the same command goes on from there")
         return 128 + (stop.signal or 0)
@@ -284,14 +333,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train(run: Pretraining, output: Path, stop: StopRequest) -> None:
-    """Take the steps that are left, or those until a stop is asked for; write log and checkpoint."""
-    parts: list[dict[str, float]] = []
-    said, worked = monotonic(), process_time()
-    for question in run.questions():
+def train(run: Pretraining, output: Path, stop: StopRequest, workers: int = 0) -> None:
+    """Take the steps that are left, or those until a stop is asked for; write log and checkpoint.
+
+    `workers`: as of `Pretraining.questions`.
+    """
+    parts: list[dict[str, Tensor]] = []
+    clock = process_time if run.device.type == "cpu" else monotonic
+    said, worked = monotonic(), clock()
+    for question in run.questions(workers):
         parts.append(run.learn(question))
-        run.seconds += process_time() - worked
-        worked = process_time()
+        run.seconds += clock() - worked
+        worked = clock()
         if run.step % EVERY == 0:
             run.rows.append(_row(run, parts, monotonic() - said))
             parts, said = [], monotonic()
@@ -303,10 +356,10 @@ def train(run: Pretraining, output: Path, stop: StopRequest) -> None:
             return
 
 
-def _row(run: Pretraining, parts: list[dict[str, float]], seconds: float) -> dict[str, float]:
-    row = {"step": run.step, "cpu_seconds": run.seconds, "seconds_a_step": seconds / len(parts)}
+def _row(run: Pretraining, parts: list[dict[str, Tensor]], seconds: float) -> dict[str, float]:
+    row = {"step": run.step, "seconds": run.seconds, "seconds_a_step": seconds / len(parts)}
     row |= {"rate": run.plan.rate_at(run.step - 1)}
-    row |= {name: float(np.mean([one[name] for one in parts])) for name in parts[0]}
+    row |= {name: torch.stack([one[name] for one in parts]).mean().item() for name in parts[0]}
     if run.step % SCORE_EVERY == 0:
         row |= means(scene_scores(run.averaged(), 64).values())
     return row
@@ -324,9 +377,7 @@ def _table(rows: list[dict[str, float]]) -> str:
 def _line(run: Pretraining) -> str:
     row = run.rows[-1]
     left = (run.plan.steps - run.step) * row["seconds_a_step"] / 3600
-    shown = ", ".join(
-        f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "cpu_seconds")
-    )
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "seconds"))
     return f"{run.step}/{run.plan.steps}: {shown}; about {left:.1f} h left"
 
 
