@@ -393,12 +393,14 @@ def test_a_run_may_be_made_longer_before_its_learning_rate_falls(tmp_path, steps
 
 def test_the_script_writes_a_log_and_weights_that_samfit_loads(tmp_path, monkeypatch, capsys, one_thread):
     monkeypatch.setattr(pretrain_sam_tiny, "EVERY", 1)
-    words = ["--steps", "2", "--images", "2", "--prompts", "1", "--threads", "2"]
+    monkeypatch.setattr(pretrain_sam_tiny, "scene_scores", lambda *_: {"cells": {"box": [0.5, 0.75]}})
+    words = ["--steps", "2", "--images", "2", "--prompts", "1", "--threads", "2", "--score-every", "2"]
     assert pretrain_sam_tiny.main(["--output", str(tmp_path), *words]) == 0
     assert "2/2" in capsys.readouterr().out
     lines = (tmp_path / LOG).read_text().splitlines()
     assert lines[0].startswith("step,seconds")
-    assert len(lines) == 3
+    assert lines[0].endswith(",box")
+    assert [line.rsplit(",", 1)[1] for line in lines[1:]] == ["", "0.625"]
     assert ", 2 of " in json.loads((tmp_path / COST).read_text())["machine"]
     assert (tmp_path / WEIGHTS).stat().st_size < 12e6
     loaded = load_backbone("sam-tiny", weights=tmp_path / WEIGHTS)

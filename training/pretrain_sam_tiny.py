@@ -45,10 +45,6 @@ CHECKPOINT, LOG, PROCESS = "checkpoint.pt", "log.csv", "pid"
 WEIGHTS, COST = "sam-tiny.safetensors", "run.json"
 EVERY = 100
 """Steps between two lines of the log."""
-SAVE_EVERY = 500
-"""Steps between two checkpoints."""
-SCORE_EVERY = 2000
-"""Steps between two scorings on held-out scenes."""
 
 
 @dataclass(frozen=True)
@@ -311,6 +307,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes beside")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between two checkpoints")
+    parser.add_argument(
+        "--score-every", type=int, default=2000, help="steps between two scorings on held-out scenes, or 0"
+    )
     given = parser.parse_args(arguments)
     if given.seed == HELD_OUT:
         parser.error(f"--seed {HELD_OUT} draws the scenes that the model is scored on; take another")
@@ -324,7 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
         run.load(given.output / CHECKPOINT)
     write_text(given.output / PROCESS, f"{os.getpid()}\n")
     with StopRequest() as stop:
-        train(run, given.output, stop, given.workers)
+        every = {"save_every": given.save_every, "score_every": given.score_every}
+        train(run, given.output, stop, given.workers, **every)
     if run.step < run.plan.steps:
         print(f"stopped after {run.step} of {run.plan.steps} steps; the same command goes on from there")
         return 128 + (stop.signal or 0)
@@ -333,10 +334,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train(run: Pretraining, output: Path, stop: StopRequest, workers: int = 0) -> None:
+def train(
+    run: Pretraining,
+    output: Path,
+    stop: StopRequest,
+    workers: int = 0,
+    *,
+    save_every: int = 500,
+    score_every: int = 0,
+) -> None:
     """Take the steps that are left, or those until a stop is asked for; write log and checkpoint.
 
-    `workers`: as of `Pretraining.questions`.
+    `workers`: as of `Pretraining.questions`. `score_every`: steps between two scorings, or 0 for none.
     """
     parts: list[dict[str, Tensor]] = []
     clock = process_time if run.device.type == "cpu" else monotonic
@@ -347,10 +356,12 @@ def train(run: Pretraining, output: Path, stop: StopRequest, workers: int = 0) -
         worked = clock()
         if run.step % EVERY == 0:
             run.rows.append(_row(run, parts, monotonic() - said))
+            if score_every and run.step % score_every == 0:
+                run.rows[-1] |= means(scene_scores(run.averaged(), 64).values())
             parts, said = [], monotonic()
             write_text(output / LOG, _table(run.rows))
             print(_line(run), flush=True)
-        if run.step % SAVE_EVERY == 0 or stop.signal is not None:
+        if run.step % save_every == 0 or stop.signal is not None:
             keep(run, output)
         if stop.signal is not None:
             return
@@ -360,8 +371,6 @@ def _row(run: Pretraining, parts: list[dict[str, Tensor]], seconds: float) -> di
     row = {"step": run.step, "seconds": run.seconds, "seconds_a_step": seconds / len(parts)}
     row |= {"rate": run.plan.rate_at(run.step - 1)}
     row |= {name: torch.stack([one[name] for one in parts]).mean().item() for name in parts[0]}
-    if run.step % SCORE_EVERY == 0:
-        row |= means(scene_scores(run.averaged(), 64).values())
     return row
 
 
