@@ -54,6 +54,17 @@ def test_jobs_take_the_places_that_are_free(jobs, tmp_path):
     assert (tmp_path / "first.place").read_text() == "1"
 
 
+@pytest.mark.parametrize("own", [None, "active"])
+def test_threads_of_jobs_wait_asleep_unless_said_otherwise(jobs, tmp_path, monkeypatch, own):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    says = "import os; print(os.environ['OMP_WAIT_POLICY'])"
+    monkeypatch.setattr(here, "WORK", (sys.executable, "-c", says))
+    list(run_here(jobs("works")))
+    assert (tmp_path / "works.log").read_text().strip() == (own or "passive")
+
+
 @pytest.mark.parametrize(
     ("count", "visible", "names"), [(0, None, [None]), (2, None, ["0", "1"]), (2, "3,5", ["3", "5"])]
 )

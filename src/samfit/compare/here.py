@@ -49,7 +49,8 @@ class _Process:
                     stdin=subprocess.PIPE,
                     stdout=file,
                     stderr=file,
-                    env=os.environ | place,
+                    # As the command line has it: threads that wait awake take a machine from each other.
+                    env={"OMP_WAIT_POLICY": "passive"} | os.environ | place,
                     start_new_session=True,  # so that Ctrl-C reaches it once
                 )
         assert self._process.stdin is not None
