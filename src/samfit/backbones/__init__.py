@@ -136,7 +136,7 @@ _TINY = BackboneCard(
         "sam-tiny.safetensors",
         None,
         2213056,
-        "eadbec34f97c66b4694f41cd72a46e8284c8f558fa764af428b69f81306d075d",
+        "70cd0746c0abbc9dd9260d0b15452dac360b5f8969d0e7f36c80c073c66801a7",
         "Apache-2.0",
     ),
     defaults={"epochs": 30, "learning_rate": 1e-3},
