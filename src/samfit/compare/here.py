@@ -50,7 +50,7 @@ class _Process:
                     stdout=file,
                     stderr=file,
                     # As the command line has it: threads that wait awake take a machine from each other.
-                    env={"OMP_WAIT_POLICY": "passive"} | os.environ | place,
+                    env={"OMP_WAIT_POLICY": "passive", **os.environ, **place},
                     start_new_session=True,  # so that Ctrl-C reaches it once
                 )
         assert self._process.stdin is not None
