@@ -33,6 +33,7 @@ import pretrain_sam_tiny
 import scenes
 import scoring
 import tables
+import tiny_tables
 from optimizers import Muon
 from pretrain_sam_tiny import CHECKPOINT, COST, LOG, WEIGHTS, Plan, Pretraining
 
@@ -468,6 +469,13 @@ def test_the_model_card_shows_the_scores_with_those_of_random_weights(result, tm
     assert "| lesions | lesion | 3 | 0.812 [0.250] |" in shown
     assert scores["protocol"] in shown
     assert "no GPU" in shown
+
+
+def test_the_time_of_a_run_on_a_gpu_is_its_own_and_not_that_of_cores():
+    training = json.loads((ROOT / "benchmarks/results/sam_tiny.json").read_text())["training"]
+    del training["cpu_hours"]
+    training["cuda_hours"] = 0.25
+    assert tiny_tables._costs(training)["time"] == "0.25 hours"
 
 
 def test_the_weights_that_ship_are_those_that_were_scored():

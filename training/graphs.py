@@ -10,7 +10,7 @@ from torch import Tensor
 class Recorded:
     """A function of a question on a GPU, recorded at the second call and replayed from then on.
 
-    The 2,000 kernels of a step run in a seventh of the time in which a processor starts them one by one.
+    A processor takes several times as long to start the kernels of a step one by one as they take to run.
     All that the function reads beside the question must stay where it is in memory, and what it does may not
     depend on the values of tensors. The first call makes what is made once, such as the states of optimizers.
     """

@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, up to rounding, in a seventh of the kernels.
+    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, up to rounding, in fewer kernels.
 
-    Torch's own takes a matrix at a time, which here are 2,500 kernels a step, and needs its learning rate as
-    a plain number, so that no CUDA graph can hold it. Every parameter must have a gradient.
+    Torch's own takes a matrix at a time, and needs its learning rate as a plain number, so that no CUDA graph
+    can hold it. Every parameter must have a gradient.
     """
 
     @torch.no_grad()

@@ -112,7 +112,7 @@ class Pretraining:
     """A model, its optimizers, the average of its weights, and how far it has come."""
 
     def __init__(self, plan: Plan, threads: int = 1, start: Path | None = None, device: str = "cpu"):
-        """`threads`: pieces of a step that are computed side by side; results do not depend on it.
+        """`threads`: pieces of a step that a CPU computes side by side; results do not depend on it.
 
         `start`: the folder of the run whose weights it starts from, or None for random ones.
         """
@@ -164,7 +164,8 @@ class Pretraining:
     def _step(self, question: Question, rounds: int) -> dict[str, Tensor]:
         pieces = list(question.pieces(self.plan.at_once))
         shares = [len(piece.images) / len(question.images) for piece in pieces]
-        side_by_side = self.workers.map if self.threads > 1 else map
+        # What is recorded on a GPU is what this thread starts.
+        side_by_side = self.workers.map if self.threads > 1 and self.device.type == "cpu" else map
         answers = side_by_side(partial(self._gradients, rounds=rounds), pieces, shares)
         parts, gradients = zip(*answers, strict=True)
         for parameter, *of_pieces in zip(self.trained.values(), *gradients, strict=True):
@@ -303,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--views", type=int, default=Plan.views, help="steps that show each scene")
     parser.add_argument("--prompts", type=int, default=Plan.prompts, help="prompts an image")
     parser.add_argument(
-        "--threads", type=int, default=2, help="pieces of a step that are computed side by side"
+        "--threads", type=int, default=2, help="pieces of a step that a CPU computes side by side"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes beside")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
