@@ -18,13 +18,8 @@ _STARTS = {"trained": "these weights", "random": "random weights"}
 
 
 def training_table(results: Path) -> str:
-    """Return what the weights of sam-tiny cost: each run that began where another ended has a column."""
-    runs = [_scores(results)["training"]]
-    while before := runs[0].get("before"):
-        runs.insert(0, before)
-    columns = [list(_costs(run).values()) for run in runs]
-    lines = [list(line) for line in zip(_costs(runs[0]), *columns, strict=True)]
-    return table(["what", *(f"run {number}" for number in range(1, len(runs) + 1))], lines)
+    """Return what the weights of sam-tiny cost."""
+    return table(["what", "of the run"], [list(line) for line in _costs(_scores(results)["training"]).items()])
 
 
 def _costs(training: Mapping[str, Any]) -> dict[str, str]:
@@ -36,7 +31,7 @@ def _costs(training: Mapping[str, Any]) -> dict[str, str]:
         "learning rate": f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:.2g})",
         "seed": str(plan["seed"]),
         "time": (
-            f"{training['cuda_hours']:.2f} hours"
+            f"{60 * training['cuda_hours']:.0f} minutes of the GPU"
             if "cuda_hours" in training
             else f"{training['cpu_hours']:.1f} core-hours; no GPU"
         ),
