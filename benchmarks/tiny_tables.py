@@ -19,7 +19,9 @@ _STARTS = {"trained": "these weights", "random": "random weights"}
 
 def training_table(results: Path) -> str:
     """Return what the weights of sam-tiny cost."""
-    return table(["what", "of the run"], [list(line) for line in _costs(_scores(results)["training"]).items()])
+    return table(
+        ["what", "of the run"], [list(line) for line in _costs(_scores(results)["training"]).items()]
+    )
 
 
 def _costs(training: Mapping[str, Any]) -> dict[str, str]:

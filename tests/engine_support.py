@@ -6,6 +6,7 @@ Run as a module it is `samfit train --config FILE`, whose first process gets a s
 import csv
 import functools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -118,17 +119,33 @@ def run_samfit(*arguments: str, timeout: float = 120) -> "subprocess.CompletedPr
     return _run([sys.executable, "-m", "samfit", *arguments], timeout)
 
 
-def run_with_signal(settings: TrainSettings, moment: int, number: int) -> "subprocess.CompletedProcess[str]":
-    """Train with the command line in a process of its own that sends itself a signal at a moment."""
+def run_with_signal(
+    settings: TrainSettings, moment: int, number: int, *, to_all: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """Train with the command line in a process of its own that sends itself a signal at a moment.
+
+    `to_all`: and to all processes that it has started, as a terminal, `timeout` and Slurm do.
+    """
     config = settings.output.with_suffix(".yaml")
     write_config(config, in_words(settings))
-    return _run([sys.executable, "-m", "engine_support", str(config), str(moment), str(int(number))], 120)
+    return _run(
+        [sys.executable, "-m", "engine_support", str(config), str(moment), str(int(number)), str(to_all)], 120
+    )
 
 
-def _train_with_signal(config: str, moment: str, number: str) -> int:
-    """Train and send the first process a signal at a moment; return the exit status."""
+def _train_with_signal(config: str, moment: str, number: str, to_all: str) -> int:
+    """Train and send the first process, or its whole group, a signal at a moment; return the exit status."""
     signalled = int(moment) if is_first_process() else -1
-    with interrupted(signalled, lambda: os.kill(os.getpid(), int(number))):
+
+    def send() -> None:
+        if to_all == "True":
+            subprocess.run(["sh", "-c", f"kill -{number} 0"])  # torch's readers know one of their parent's
+            for reader in multiprocessing.active_children():
+                reader.join(0.5)  # time for the signal to end it
+        else:
+            os.kill(os.getpid(), int(number))
+
+    with interrupted(signalled, send):
         return main(["train", "--config", config])
 
 

@@ -39,9 +39,7 @@ import tiny_tables
 from optimizers import Muon
 from pretrain_sam_tiny import CHECKPOINT, COST, LOG, WEIGHTS, Plan, Pretraining
 
-SHORT = Plan(
-    steps=6, images=2, at_once=4, views=1, prompts=2, rate=1e-3, warmup=2, corrected=(0, 1.0)
-)
+SHORT = Plan(steps=6, images=2, at_once=4, views=1, prompts=2, rate=1e-3, warmup=2, corrected=(0, 1.0))
 
 
 @pytest.fixture(scope="module")

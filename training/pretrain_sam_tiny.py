@@ -14,7 +14,6 @@ import argparse
 import csv
 import io
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,11 +32,12 @@ from objective import MOST_ROUNDS, Question, ask, objective
 from optimizers import Muon
 from scoring import HELD_OUT, means, scene_scores
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from samfit.backbones import load_backbone
 from samfit.backbones.base import Backbone
 from samfit.backbones.writing import write_weights
+from samfit.engine.reading import reading
 from samfit.engine.stopping import StopRequest
 from samfit.errors import SettingError
 from samfit.files import atomic_path, write_json, write_text
@@ -191,14 +191,13 @@ class Pretraining:
 
         `workers`: processes that draw them beside the training; results do not depend on it.
         """
-        drawn = DataLoader(
+        drawn = reading(
             _Questions(self.plan),
+            workers,
             batch_size=None,
             sampler=range(self.step, self.plan.steps),
-            num_workers=workers,
             prefetch_factor=4 if workers else None,  # new scenes take longer than scenes shown again
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_prepare_worker,
         )
         yield from drawn
 
@@ -245,12 +244,6 @@ class _Questions(Dataset[Question]):
     def __getitem__(self, step: int) -> Question:
         plan = self.plan
         return ask(plan.seed, step, images=plan.images, prompts=plan.prompts, views=plan.views)
-
-
-def _prepare_worker(_: int) -> None:
-    """Leave it to the main process to stop: a signal often comes to all processes of a command."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _trained(backbone: Backbone) -> dict[str, Tensor]:

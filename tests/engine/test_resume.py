@@ -135,17 +135,18 @@ def test_a_run_ended_by_kill_9_at_a_random_moment_goes_on_in_a_new_process(whole
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "event"),
+    ("number", "status", "event", "workers"),
     [
-        pytest.param(signal.SIGTERM, 143, "training_step", id="SIGTERM"),
-        pytest.param(signal.SIGINT, 130, "score", id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "training_step", 1, id="SIGTERM to all"),
+        pytest.param(signal.SIGINT, 130, "score", 0, id="SIGINT", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(whole, tmp_path, number, status, event):
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(whole, tmp_path, number, status, event, workers):
     settings, events = whole("cad")
     run = tmp_path / "run"
     moment = 20 + events[20:].index(event)
-    ended = run_with_signal(settings.model_copy(update={"output": run}), moment, number)
+    changed = settings.model_copy(update={"output": run, "workers": workers})
+    ended = run_with_signal(changed, moment, number, to_all=workers > 0)
     assert ended.returncode == status, ended.stderr
     assert ended.stdout == ""
     last = ended.stderr.splitlines()[-1]

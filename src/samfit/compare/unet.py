@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from samfit.backbones import card_of
 from samfit.compare.jobs import Job, budget
@@ -17,6 +16,7 @@ from samfit.data.batches import ScoredSet, TrainingSet, join
 from samfit.data.order import StepOrder
 from samfit.engine.devices import open_fabric, peak_in_words, peak_memory
 from samfit.engine.logs import write_metrics
+from samfit.engine.reading import reading
 from samfit.engine.scoring import means, score_set
 from samfit.engine.training import Data, look_at
 from samfit.errors import RunError
@@ -76,7 +76,7 @@ def _fit(job: Job, data: Data, model: UNet, frame: Frame, fabric: Fabric) -> dic
     while descent.left:
         began = time.perf_counter()
         draws = [part for parts in order.epoch(len(rows)) for part in parts][: descent.left]
-        batches = DataLoader(training, batch_sampler=draws, collate_fn=join, num_workers=settings.workers)
+        batches = reading(training, settings.workers, batch_sampler=draws, collate_fn=join)
         model.train()
         losses = [descent.step(batch.to(device)) for batch in batches]
         scores = score_set(model.eval(), frame, validation, fabric, batch_size)

@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from samfit import processes
 from samfit.backbones.base import Backbone
@@ -31,6 +30,7 @@ from samfit.data.order import StepOrder
 from samfit.data.shown import Frames, Shown, view_of
 from samfit.data.transforms import UNMOVED
 from samfit.engine.memory import OneByOne, on_device
+from samfit.engine.reading import reading
 from samfit.errors import SettingError
 from samfit.files import storage_errors
 from samfit.methods.adapted import AdaptedModel
@@ -179,9 +179,7 @@ class Embeddings:
         """
         missing = [shown for shown in asked[self._rank :: self._world] if not self.store.holds(shown)]
         frames = iter(
-            DataLoader(self._frames, batch_size=None, sampler=missing, num_workers=self._workers)
-            if missing
-            else ()
+            reading(self._frames, self._workers, batch_size=None, sampler=missing) if missing else ()
         )
         for number in track(range(processes.most(len(missing), self.fabric.device)), "encoding images"):
             if number < len(missing):

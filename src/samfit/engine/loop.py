@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
 
 from samfit import processes
 from samfit.data.batches import ScoredSet, TrainingSet, join
@@ -26,6 +25,7 @@ from samfit.engine.devices import peak_memory
 from samfit.engine.embeddings import Embeddings, asked_for
 from samfit.engine.epoch_bar import EpochBar
 from samfit.engine.logs import Logger, write_metrics
+from samfit.engine.reading import reading
 from samfit.engine.samples import write_samples
 from samfit.engine.scoring import ImageScore, means, score_set
 from samfit.engine.stepping import AtOnce, NothingLess, Stepper
@@ -200,13 +200,14 @@ class Loop:
     def _batches(self, epoch: int, start: int) -> Iterator[list[Batch]]:
         """Yield the parts of every step, read beside the training if there are workers."""
         steps = list(self.order.epoch(epoch, start))[: self.steps - self._steps_done()]
-        loader: DataLoader[Batch] = DataLoader(
-            self.task.training,
-            batch_sampler=[part for parts in steps for part in parts],
-            collate_fn=join,
-            num_workers=self.settings.workers,
+        batches: Iterator[Batch] = iter(
+            reading(
+                self.task.training,
+                self.settings.workers,
+                batch_sampler=[part for parts in steps for part in parts],
+                collate_fn=join,
+            )
         )
-        batches = iter(loader)
         for parts in steps:
             yield [self._with_embeddings(next(batches), draws) for draws in parts]
 
