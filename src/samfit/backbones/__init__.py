@@ -136,7 +136,7 @@ _TINY = BackboneCard(
         "sam-tiny.safetensors",
         None,
         2213056,
-        "70cd0746c0abbc9dd9260d0b15452dac360b5f8969d0e7f36c80c073c66801a7",
+        "1e5f9e17c394227dbf193a0bee3f02ee3dfc764a2553979dbb346d5a86a957b2",
         "Apache-2.0",
     ),
     defaults={"epochs": 30, "learning_rate": 1e-3},

@@ -92,7 +92,7 @@ def as_faint_negative(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDA
     # Red and green change places: on the blue that skin would become, blue predictions could not be seen.
     negative = 1 - image[..., [1, 0, 2]].astype(np.float32) / 255
     faint = negative.mean(axis=(0, 1)) + 0.45 * (negative - negative.mean(axis=(0, 1)))
-    patches = 0.08 * _noise(rng, width, height, min(width, height) / 20)
+    patches = 0.1 * _noise(rng, width, height, min(width, height) / 22)
     return np.rint((faint + patches[..., None]).clip(0, 1) * 255).astype(np.uint8)
 
 
