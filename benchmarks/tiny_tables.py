@@ -26,10 +26,10 @@ def training_table(results: Path) -> str:
 
 def _costs(training: Mapping[str, Any]) -> dict[str, str]:
     plan = training["plan"]
-    drawn = training["scenes"] // plan["views"]
     return {
         "steps": f"{training['steps']:,} of {plan['steps']:,}",
-        "scenes": f"{drawn:,}, each in {plan['views']} steps; {plan['images']} a step",
+        "scenes shown": f"{training['scenes']:,}, {plan['images']} a step",
+        "views of each": str(plan["views"]),
         "prompts": f"{training['prompts']:,}, {plan['prompts']} a scene",
         "learning rate": f"{plan['rate']:g} at most (AdamW: {plan['rate'] * plan['other_rate']:.2g})",
         "seed": str(plan["seed"]),

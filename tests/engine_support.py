@@ -129,17 +129,27 @@ def run_with_signal(
     config = settings.output.with_suffix(".yaml")
     write_config(config, in_words(settings))
     return _run(
-        [sys.executable, "-m", "engine_support", str(config), str(moment), str(int(number)), str(to_all)], 120
+        [
+            sys.executable,
+            "-m",
+            "engine_support",
+            str(config),
+            str(moment),
+            str(int(number)),
+            "all" if to_all else "one",
+        ],
+        120,
     )
 
 
-def _train_with_signal(config: str, moment: str, number: str, to_all: str) -> int:
+def _train_with_signal(config: str, moment: str, number: str, to: str) -> int:
     """Train and send the first process, or its whole group, a signal at a moment; return the exit status."""
     signalled = int(moment) if is_first_process() else -1
 
     def send() -> None:
-        if to_all == "True":
-            subprocess.run(["sh", "-c", f"kill -{number} 0"])  # torch's readers know one of their parent's
+        if to == "all":
+            # By another process: readers take a SIGTERM of the one that they read for as the end.
+            subprocess.run(["sh", "-c", f"kill -{number} 0"])
             for reader in multiprocessing.active_children():
                 reader.join(0.5)  # time for the signal to end it
         else:

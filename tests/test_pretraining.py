@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
-import os
-import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -337,17 +334,6 @@ class StopAfter(StopRequest):
     @property
     def signal(self):
         return 15 if self.run.step >= self.at else None
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_leaves_those_that_draw_at_work(one_thread, number):
-    questions = Pretraining(SHORT).questions(workers=1)
-    next(questions)
-    (worker,) = multiprocessing.active_children()
-    os.kill(worker.pid, number)
-    assert len(list(questions)) == SHORT.steps - 1
-    worker.join(10)
-    assert worker.exitcode == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -178,9 +178,7 @@ class Embeddings:
         if it raises.
         """
         missing = [shown for shown in asked[self._rank :: self._world] if not self.store.holds(shown)]
-        frames = iter(
-            reading(self._frames, self._workers, batch_size=None, sampler=missing) if missing else ()
-        )
+        frames = reading(self._frames, self._workers, batch_size=None, sampler=missing)
         for number in track(range(processes.most(len(missing), self.fabric.device)), "encoding images"):
             if number < len(missing):
                 self._keep((missing[number], self._encode(next(frames))))

@@ -200,13 +200,11 @@ class Loop:
     def _batches(self, epoch: int, start: int) -> Iterator[list[Batch]]:
         """Yield the parts of every step, read beside the training if there are workers."""
         steps = list(self.order.epoch(epoch, start))[: self.steps - self._steps_done()]
-        batches: Iterator[Batch] = iter(
-            reading(
-                self.task.training,
-                self.settings.workers,
-                batch_sampler=[part for parts in steps for part in parts],
-                collate_fn=join,
-            )
+        batches: Iterator[Batch] = reading(
+            self.task.training,
+            self.settings.workers,
+            batch_sampler=[part for parts in steps for part in parts],
+            collate_fn=join,
         )
         for parts in steps:
             yield [self._with_embeddings(next(batches), draws) for draws in parts]
