@@ -8,7 +8,7 @@ from typing import Any
 
 from cases import STEPS, Case
 from record import REFERENCE
-from rows import rows_of, table
+from rows import measured_on, rows_of, table
 from techniques import TECHNIQUES
 
 from samfit.methods import METHODS
@@ -18,9 +18,7 @@ _AS_MEASURED = ("saved_mb", "live_after_forward_mb", "peak_mb")
 
 def machine(results: Path) -> str:
     """Return where everything was measured, and with what."""
-    whole = json.loads((results / "memory.json").read_text(encoding="utf-8"))
-    versions = ", ".join(f"{name} {whole['versions'][name]}" for name in ("samfit", "torch", "transformers"))
-    return f"Measured on {whole['device']}, with {versions}."
+    return measured_on(json.loads((results / "memory.json").read_text(encoding="utf-8")))
 
 
 def step_table(results: Path) -> str:

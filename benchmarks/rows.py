@@ -1,7 +1,7 @@
 """Rows of result files, and the tables that are made of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,12 @@ def rows_of(path: Path) -> dict[str, Any]:
     """Return the rows of a result file by name."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     return {row["name"]: row for row in rows}
+
+
+def measured_on(result: Mapping[str, Any]) -> str:
+    """Return in words where a result was measured, and with what."""
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("samfit", "torch", "transformers"))
+    return f"Measured on {result['device']}, with {versions}."
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

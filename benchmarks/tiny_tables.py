@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rows import table
+from rows import measured_on, table
 
 _ANSWERS = {
     "box": "box",
@@ -101,6 +101,23 @@ def adapted_table(results: Path) -> str:
     return table(columns, lines)
 
 
+def demo_table(results: Path) -> str:
+    """Return the Dice of the demo before and after, with intervals."""
+    demo = json.loads((results / "demo.json").read_text(encoding="utf-8"))
+    lines = []
+    for row in demo["rows"]:
+        dice, change = row["dice"], row["dice"]["to_base"]
+        name, gained = (f"`{row['method']}`", _interval(change, "+")) if change else (row["method"], "–")
+        lines.append([name, _interval(dice), gained, f"{row['trained_parameters']:,}"])
+    heads = [f"{demo['images']} new images", "Dice", "minus zero-shot", "trained parameters"]
+    return f"{table(heads, lines)}\n\n{measured_on(demo)}"
+
+
+def _interval(found: Mapping[str, Any], sign: str = "") -> str:
+    mean, low, high = (f"{found[key]:{sign}.2f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
 def _scores(results: Path) -> dict[str, Any]:
     return json.loads((results / "sam_tiny.json").read_text(encoding="utf-8"))
 
@@ -127,5 +144,6 @@ TABLES: Mapping[str, Callable[[Path], str]] = MappingProxyType(
         "sam-tiny-sets": sets_table,
         "sam-tiny-adapted-protocol": adapted_protocol,
         "sam-tiny-adapted": adapted_table,
+        "demo": demo_table,
     }
 )

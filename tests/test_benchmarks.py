@@ -13,6 +13,7 @@ from samfit.methods import METHODS
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import compare_methods
+import demo
 import step_times
 import tables
 
@@ -71,3 +72,20 @@ def test_the_tables_of_the_docs_are_what_the_result_files_say():
     assert ROOT / "README.md" in marked
     for path in marked:
         assert tables.render(path.read_text()) == path.read_text(), "run python benchmarks/tables.py"
+
+
+def test_the_scores_of_the_demo_stand_in_a_table_with_what_they_gained(tmp_path):
+    def row(method, dice, change):
+        found = {"mean": dice, "low": dice - 0.1, "high": dice + 0.1, "to_base": change}
+        scores = {"default": {"metrics": {"dice": found}}}
+        return {"method": method, "trained_parameters": 1234, "protocols": scores}
+
+    gained = {"mean": 0.25, "low": -0.125, "high": 0.5}
+    rows = [row(None, 0.5, None), row("cad", 0.75, gained)]
+    results = {"images": 20, "intervals": "95 %", "protocols": {"default": "as it is taken"}, "rows": rows}
+    (tmp_path / "demo.json").write_text(json.dumps(demo.scores_of(results)))
+    lines = tables.render("<!-- table: demo --><!-- end -->", tmp_path).splitlines()
+    assert "| 20 new images | Dice | minus zero-shot | trained parameters |" in lines
+    assert "| zero-shot | 0.50 (0.40 to 0.60) | – | 1,234 |" in lines
+    assert "| `cad` | 0.75 (0.65 to 0.85) | +0.25 (-0.12 to +0.50) | 1,234 |" in lines
+    assert any(line.startswith("Measured on ") for line in lines)
