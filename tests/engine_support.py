@@ -128,18 +128,8 @@ def run_with_signal(
     """
     config = settings.output.with_suffix(".yaml")
     write_config(config, in_words(settings))
-    return _run(
-        [
-            sys.executable,
-            "-m",
-            "engine_support",
-            str(config),
-            str(moment),
-            str(int(number)),
-            "all" if to_all else "one",
-        ],
-        120,
-    )
+    words = (config, moment, int(number), "all" if to_all else "one")
+    return _run([sys.executable, "-m", "engine_support", *map(str, words)], 120)
 
 
 def _train_with_signal(config: str, moment: str, number: str, to: str) -> int:
